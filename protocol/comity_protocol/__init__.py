@@ -1,0 +1,1 @@
+"""The rules that both sides obey: pure functions over bytes, without I/O, clock or await."""

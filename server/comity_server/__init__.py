@@ -1,0 +1,1 @@
+"""The relay: it stores, orders and hands over sealed objects that it cannot read."""
