@@ -1,0 +1,448 @@
+"""What the relay keeps, in the words of its domain: the types and the ``Store`` that holds them.
+
+Two databases implement ``Store`` (``store_sqlite``, ``store_postgresql``; ``stores.open_store``
+picks one by its URL) and one contract test suite runs on both. Nothing here touches a database, and
+nothing behind it decides anything: the caller has verified every signature and every rule before
+it calls, and passes in what the decision rested on, so that the store can refuse when that moved.
+
+Rules:
+
+* [R-1] The relay acknowledges only after a durable commit: when a method returns, its transaction
+  is on disk. A method that raises, or whose caller is cancelled, has changed all or nothing; the
+  caller cannot know which and asks again, which [R-2] makes harmless.
+* [R-2] A known id returns the original promise and changes nothing.
+* [R-3] Leaf index and mailbox counters are assigned together, without gaps, in the order of
+  integration.
+* [R-4] The relay refuses to start on database settings that can lose what it promised.
+* [R-5] Index order is the order of integration; a database sequence is never the index.
+* [R-6] An object accepted under an older directory than the newest is refused, so that a removal
+  is effective at once.
+* [R-7] A poison pending row is parked and reported, and never stops the integrator.
+
+One method is one transaction. *Accepted* means stored durably, with a promise; *integrated* means
+that it has its leaf index and mailbox counters. What is accepted but not integrated is *pending*.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar, Final, Protocol
+
+from comity_protocol.errors import ComityError
+
+PENDING_ROWS_MAX: Final = 1024
+"""Pending rows integrated in one transaction: a long backlog must not hold the lock for long."""
+
+AUDIT_KIND: Final = 2
+"""The kind of a recipient that is an auditor: it is given the audit part and never the body."""
+
+
+class Kind(StrEnum):
+    """What a leaf of the log stands for."""
+
+    STATEMENT = "statement"
+    ENVELOPE = "envelope"
+    RECEIPT = "receipt"
+
+
+@dataclass(frozen=True, slots=True)
+class StatementRow:
+    """A signed statement of the directory.
+
+    Attributes:
+        hash: Statement hash, 32 bytes; the id by which it is known.
+        payload: The signed bytes, as received.
+        signatures: Serialized list of ``[signer key id, signature]``, as received.
+        kind: Its type on the wire, such as ``removal``.
+        desk: The desk whose chain it belongs to, 16 bytes; None for the genesis.
+        accepted_at: When the relay promised it, UTC seconds.
+        promise: The serialized promise, payload and signature.
+        boxes: Epoch boxes that came with it as (epoch, device, box). Only on the way in: rows that
+            the store gives back have none, see ``Store.boxes``.
+        previous: (epoch, sealed seed of the epoch before it), None when none. Only on the way in.
+        ordinal: Its place among all statements, from 1; assigned by the store.
+        leaf_index: Its place in the log, from 0; None while pending.
+    """
+
+    hash: bytes
+    payload: bytes
+    signatures: bytes
+    kind: str
+    desk: bytes | None
+    accepted_at: int
+    promise: bytes
+    boxes: tuple[tuple[int, bytes, bytes], ...] = ()
+    previous: tuple[int, bytes] | None = None
+    ordinal: int | None = None
+    leaf_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One entry of an envelope's ``to``.
+
+    Attributes:
+        desk: The addressed desk, 16 bytes.
+        epoch: The epoch of that desk whose key the wrap is sealed to.
+        kind: 0 file, 1 lead, 2 audit.
+        wrap: The sealed root key; None when the envelope reuses the wraps of the one it names.
+    """
+
+    desk: bytes
+    epoch: int
+    kind: int
+    wrap: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopeRow:
+    """A sealed envelope and its recipients.
+
+    Attributes:
+        id: 16 bytes, chosen by the sender; the id by which it is known.
+        core_hash: Hash of ``core``, 32 bytes. A known id with another one is another envelope: the
+            store gives back the row that it has, and the caller compares.
+        core: The signed bytes, as received.
+        signature: The sending device's signature over ``core``, 64 bytes.
+        body: Ciphertext for the addressed desks that are not auditors.
+        audit: Ciphertext for all addressed desks.
+        sender_desk: 16 bytes.
+        sender_device: 16 bytes.
+        recipients: In the order of ``to`` in the core.
+        accepted_at: When the relay promised it, UTC seconds.
+        promise: The serialized promise, payload and signature.
+        ref: The envelope whose wraps this one reuses; it must be in the store. None when it brings
+            its own wraps.
+        leaf_index: Its place in the log, from 0; None while pending.
+        counters: Its place, from 1, in the mailbox of each recipient, in their order; None while
+            pending.
+    """
+
+    id: bytes
+    core_hash: bytes
+    core: bytes
+    signature: bytes
+    body: bytes
+    audit: bytes
+    sender_desk: bytes
+    sender_device: bytes
+    recipients: tuple[Recipient, ...]
+    accepted_at: int
+    promise: bytes
+    ref: bytes | None = None
+    leaf_index: int | None = None
+    counters: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRow:
+    """A recipient's signed word that it holds and can open some envelopes of one sender.
+
+    Attributes:
+        hash: ``digest(LEAF_RECEIPT, payload)``, 32 bytes; the id by which it is known.
+        payload: The signed bytes, as received.
+        signature: The device's signature over ``payload``, 64 bytes.
+        desk: The desk that holds the envelopes.
+        sender_desk: The desk that sent them.
+        envelope_ids: Ascending, 16 bytes each.
+        accepted_at: When the relay promised it, UTC seconds.
+        promise: The serialized promise, payload and signature.
+        leaf_index: Its place in the log, from 0; None while pending.
+    """
+
+    hash: bytes
+    payload: bytes
+    signature: bytes
+    desk: bytes
+    sender_desk: bytes
+    envelope_ids: tuple[bytes, ...]
+    accepted_at: int
+    promise: bytes
+    leaf_index: int | None = None
+
+
+Row = StatementRow | EnvelopeRow | ReceiptRow
+"""Anything that becomes a leaf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the log stands.
+
+    Attributes:
+        size: Leaves integrated so far.
+        root: RFC 6962 root hash of these leaves, 32 bytes.
+        frontier: ``merkle.Frontier`` of these leaves, serialized.
+        statements: Ordinal of the newest accepted statement, 0 when there is none.
+        incarnation: 16 random bytes drawn when this database was created. Cursors and promises
+            carry it, so that a client notices a relay that was set up anew.
+    """
+
+    size: int
+    root: bytes
+    frontier: bytes
+    statements: int
+    incarnation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A pending row that could not be integrated; an operator must look at it.
+
+    Attributes:
+        kind: What it is.
+        key: Its hash or id.
+        reason: Why, safe to log.
+    """
+
+    kind: Kind
+    key: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What one transaction did.
+
+    Attributes:
+        statements: For each statement given, the stored row.
+        envelopes: For each envelope given, in that order, the stored row: the given one, or what
+            was there already under its id.
+        receipts: The same for receipts.
+        integrated: Everything that got its leaf index just now, in leaf order, whoever accepted it.
+        parked: What was taken out of the pending rows just now because it can never be integrated.
+        head: Where the log stands after it.
+    """
+
+    statements: tuple[StatementRow, ...]
+    envelopes: tuple[EnvelopeRow, ...]
+    receipts: tuple[ReceiptRow, ...]
+    integrated: tuple[Row, ...]
+    parked: tuple[Parked, ...]
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxItem:
+    """One envelope as one recipient gets it.
+
+    Attributes:
+        counter: Its place in this mailbox, from 1 without gaps.
+        leaf_index: Its place in the log.
+        core: The signed core.
+        signature: The sending device's signature over it.
+        body: The body's ciphertext; None for an auditor.
+        audit: The audit record's ciphertext.
+        wrap: This desk's wrap; None when the envelope reuses one, see ``Store.wrap``.
+    """
+
+    counter: int
+    leaf_index: int
+    core: bytes
+    signature: bytes
+    body: bytes | None
+    audit: bytes
+    wrap: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A published checkpoint with its cosignatures.
+
+    Attributes:
+        size: Leaves that it covers.
+        note: The C2SP signed note.
+        note_hash: Hash of the note, 32 bytes; what ``seen`` in a core names.
+        at: When it was published, UTC seconds.
+    """
+
+    size: int
+    note: bytes
+    note_hash: bytes
+    at: int
+
+
+class StoreError(ComityError):
+    """The store cannot do what it was asked; the message says what to do."""
+
+
+class UnsafeStoreError(StoreError):
+    """The database is set up so that it can lose what the relay has promised [R-4]."""
+
+    remedy: ClassVar[str] = "change the setting that the message names, then start the relay again"
+
+
+class SchemaError(StoreError):
+    """The database holds another version of the tables than this program was written for."""
+
+    remedy: ClassVar[str] = "start the version of the relay that wrote it, or restore a backup"
+
+
+class DirectoryMovedError(StoreError):
+    """A statement was accepted after the directory that a decision rested on [R-6].
+
+    The caller reads the new statements, applies them, decides again and calls again.
+
+    Attributes:
+        newest: Ordinal of the newest accepted statement.
+    """
+
+    remedy: ClassVar[str] = "try again"
+
+    def __init__(self, expected: int, newest: int) -> None:
+        """Name both ordinals; the caller reads the statements after ``expected``."""
+        super().__init__(f"directory is at statement {newest}, expected {expected}")
+        self.newest = newest
+
+
+class ContentionError(StoreError):
+    """Others kept accepting the same ids at the same time; nothing was changed."""
+
+    remedy: ClassVar[str] = "try again"
+
+
+class Store(Protocol):
+    """Keeps what the relay has accepted. Safe to share between tasks, processes and hosts."""
+
+    async def open(self) -> None:
+        """Connect, check that what is committed stays, and create the tables when there are none.
+
+        Raises:
+            UnsafeStoreError: A setting can lose committed rows; the message names it [R-4].
+            SchemaError: The tables are of another version.
+        """
+
+    async def close(self) -> None:
+        """Let go of all connections. Harmless when called twice."""
+
+    async def head(self) -> Head:
+        """Where the log stands."""
+
+    async def accept_statement(self, row: StatementRow, *, expected_ordinal: int) -> Accepted:
+        """Store one statement with its boxes and integrate it, after everything pending.
+
+        Args:
+            row: Verified against the directory of ``expected_ordinal``. Without ordinal.
+            expected_ordinal: Ordinal of the newest statement that the caller has applied.
+
+        Returns:
+            ``statements`` holds the stored row, which is the original one when the hash is known
+            [R-2]; its ordinal is ``expected_ordinal + 1`` when it is new.
+
+        Raises:
+            DirectoryMovedError: It is new, and another statement was accepted meanwhile [R-6].
+        """
+
+    async def accept(
+        self,
+        envelopes: Sequence[EnvelopeRow],
+        receipts: Sequence[ReceiptRow],
+        *,
+        statements: int,
+        integrate: bool,
+    ) -> Accepted:
+        """Store a batch in one transaction: what is new is inserted, what is known is given back.
+
+        Args:
+            envelopes: Verified; at most 128 rows with the receipts. An id may stand here twice.
+            receipts: Verified, likewise.
+            statements: Ordinal of the newest statement in the directory they were verified with.
+            integrate: Whether to integrate them too, after everything pending. Otherwise they stay
+                pending for the integrator. The caller who holds the lease says True; saying it
+                without the lease costs waiting but breaks nothing.
+
+        Raises:
+            DirectoryMovedError: Another statement was accepted meanwhile [R-6]; nothing is stored.
+            ContentionError: The same ids were being accepted elsewhere, again and again.
+        """
+
+    async def integrate(self) -> Accepted:
+        """Integrate up to ``PENDING_ROWS_MAX`` pending rows; call again until it gives none."""
+
+    async def statements(
+        self, after_ordinal: int, limit: int, *, below_index: int | None = None
+    ) -> list[StatementRow]:
+        """Statements in ascending order, without their boxes.
+
+        Args:
+            after_ordinal: Start after this one; 0 for the first.
+            limit: At most so many.
+            below_index: Only those with a leaf index below this one, such as the size of the
+                witnessed checkpoint. None for all, also those that are still pending.
+        """
+
+    async def boxes(
+        self, desk: bytes, device: bytes
+    ) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+        """Epoch boxes of a device and the chain of previous seeds of its desk.
+
+        Returns:
+            Two lists by ascending epoch, one entry an epoch: (epoch, box), (epoch, previous).
+        """
+
+    async def mailbox(self, desk: bytes, after_counter: int, limit: int) -> list[MailboxItem]:
+        """Integrated envelopes addressed to a desk, by ascending counter; 0 starts at the first."""
+
+    async def wrap(self, envelope_id: bytes, desk: bytes) -> bytes | None:
+        """The wrap with which a desk opens an envelope, its own or that of the envelope it names.
+
+        Returns:
+            None when there is no such envelope or the desk is not addressed.
+        """
+
+    async def envelope(self, envelope_id: bytes) -> EnvelopeRow | None:
+        """One envelope with its recipients and their wraps, pending or integrated."""
+
+    async def senders(
+        self, envelope_ids: Sequence[bytes], *, addressed_to: bytes
+    ) -> Mapping[bytes, bytes]:
+        """Who sent these envelopes: id to sender desk.
+
+        An id is missing when there is no such envelope, it is pending, or it is not addressed to
+        the desk ``addressed_to``; so a receipt over it must be refused.
+        """
+
+    async def receipts(self, sender_desk: bytes, after_index: int, limit: int) -> list[ReceiptRow]:
+        """Integrated receipts for a desk's envelopes, by ascending leaf index; -1 for the first."""
+
+    async def leaves(self, start: int, count: int) -> list[bytes]:
+        """Leaf data, 33 bytes each, from leaf ``start``; fewer when the log ends before."""
+
+    async def hashes(self, level: int, start: int, count: int) -> list[bytes]:
+        """Hashes of a tile level from position ``start``; fewer when it ends before.
+
+        Args:
+            level: 0 for leaf hashes, 1 for one hash of each complete 256 leaves, 2 for one of each
+                complete 65,536 and so on.
+            start: From 0.
+            count: At most so many.
+
+        Source: C2SP tlog-tiles.
+        """
+
+    async def publish_checkpoint(self, size: int, note: bytes, note_hash: bytes, at: int) -> None:
+        """Keep a witnessed checkpoint from now on. Harmless when it is there already."""
+
+    async def newest_checkpoint(self) -> Checkpoint | None:
+        """The one of the largest size, and of those the last published; None before the first."""
+
+    async def has_checkpoint(self, note_hash: bytes) -> bool:
+        """Whether a checkpoint with this hash was ever published here."""
+
+    async def take_lease(self, name: str, holder: str, *, until: int, now: int) -> bool:
+        """Take or prolong a lease that nobody else holds.
+
+        A lease spares contention and nothing else: [R-3] holds without it.
+
+        Args:
+            name: Of the job, such as ``integrator``.
+            holder: Who asks; the same text prolongs.
+            until: When it ends by itself, UTC seconds.
+            now: UTC seconds; a lease that ended before is free.
+
+        Returns:
+            Whether ``holder`` holds it now.
+        """
+
+    async def parked(self, limit: int) -> list[Parked]:
+        """What was parked and still waits for an operator, oldest first [R-7]."""
