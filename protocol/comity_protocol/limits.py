@@ -31,3 +31,96 @@ STRETCH_MEMORY_BYTES_MAX: Final = 1024 * 1024 * 1024
 # Parsed public keys kept in memory, for each of the two kinds. A region has about 600 desks, of
 # which a process writes to a few at a time; a parsed key takes some tens of kilobytes.
 PUBLIC_KEYS_CACHED_MAX: Final = 256
+
+# --- Statements -------------------------------------------------------------------------------
+
+# The largest is a genesis with 16 roots of 9 custodians: 290 kB. Others stay below 8 kB.
+STATEMENT_BYTES_MAX: Final = 512 * 1024
+
+# Signatures on one statement: every custodian of every founding root.
+SIGNATURES_MAX: Final = 144
+
+# Custodians of one root. Protocol reference: 3 of 5; more than 9 cannot be gathered.
+CUSTODIANS_MAX: Final = 9
+
+# Founding roots in one genesis; later ones are admitted one by one.
+ROOTS_MAX: Final = 16
+
+# Witnesses of one deployment: each adds 130 bytes to every checkpoint.
+WITNESSES_MAX: Final = 15
+
+# Live devices of one desk. A larger office is several desks.
+DEVICES_MAX: Final = 128
+
+# Statements of one desk's chain: two a day for forty years.
+CHAIN_STATEMENTS_MAX: Final = 30_000
+
+# Desks that a policy names as auditors, for each key kind.
+AUDITORS_MAX: Final = 4
+
+# A box holds the file seed and the lead seeds that are not yet deleted: 1,136 + 32 + 36 each.
+LEAD_SEEDS_MAX: Final = 12
+BOX_BYTES_MAX: Final = 1_136 + 32 + 36 * LEAD_SEEDS_MAX
+
+# The previous file seed in a small box is 72 bytes; the bound leaves room for nothing else.
+PREVIOUS_BOX_BYTES_MAX: Final = 72
+
+# Longest epoch that a policy may set, in days: a year without rotation is a desk asleep.
+EPOCH_DAYS_MAX: Final = 366
+
+# Oldest checkpoint a policy may let senders rely on, in hours (DESIGN: 72 at most).
+FRESH_HOURS_MAX: Final = 72
+
+# Longest sealed history that a policy may ask the relay to keep, in days: thirty years.
+HISTORY_DAYS_MAX: Final = 10_957
+
+# One line of a name or code, in bytes of UTF-8.
+NAME_BYTES_MAX: Final = 128
+
+# --- Envelopes --------------------------------------------------------------------------------
+
+# Body ciphertext. Larger things are attachments.
+BODY_BYTES_MAX: Final = 262_144
+
+# Audit ciphertext: the largest class of 512 bytes and its overhead.
+AUDIT_BYTES_MAX: Final = 512 + 72
+
+# Core of an envelope to 8 desks with 16 attachments is under 1 kB.
+CORE_BYTES_MAX: Final = 2_048
+
+# Desks and auditors that one envelope addresses.
+RECIPIENTS_MAX: Final = 10
+
+# Attachments that one envelope names.
+BLOBS_MAX: Final = 16
+
+# A wrap of 32 bytes: sealed 1,168, from the own epoch seed 72.
+WRAP_BYTES_MAX: Final = 1_168
+
+# Everything posted at once: core, signature, body, audit part and wraps, with their framing.
+UPLOAD_BYTES_MAX: Final = 281_600
+
+# Smallest padded body, in bytes; below it the length would tell acts apart.
+BODY_CLASS_BYTES_MIN: Final = 256
+
+# Envelopes that one receipt confirms.
+RECEIPT_IDS_MAX: Final = 128
+
+# A receipt's signed bytes: 128 ids of 17 bytes and the rest.
+RECEIPT_BYTES_MAX: Final = 2_560
+
+# Seconds within which the relay promises to have an accepted object in the log.
+PROMISE_WITHIN_SECONDS: Final = 60
+
+# --- Acts -------------------------------------------------------------------------------------
+
+# One free text of an act, in bytes of UTF-8.
+PROSE_BYTES_MAX: Final = 65_536
+
+# Measures asked for in one request, persons named in it, codes in one list.
+ITEMS_MAX: Final = 64
+PERSONS_MAX: Final = 256
+CODES_MAX: Final = 16
+
+# Exact counts in an act: more victims than this are a population.
+COUNT_MAX: Final = 1_000_000
