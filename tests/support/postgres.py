@@ -51,7 +51,10 @@ pid=0
 while read -r line; do pid=$line; done
 if [ "$pid" != 0 ] && kill -QUIT "$pid"; then
     tries=0
-    while [ $tries -lt 100 ] && kill -0 "$pid"; do sleep 0.1; tries=$((tries + 1)); done
+    while [ $tries -lt 100 ] && [ -e "$1/data/postmaster.pid" ]; do
+        sleep 0.1
+        tries=$((tries + 1))
+    done
 fi
 rm -rf "$1"
 """
