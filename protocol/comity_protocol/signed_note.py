@@ -73,7 +73,7 @@ class VerifierKey:
     public_key: bytes
 
     def __post_init__(self) -> None:
-        _require_key_name(self.name)
+        require_key_name(self.name)
         if len(self.public_key) != crypto_sign_PUBLICKEYBYTES:
             raise ValueError(f"public key is {len(self.public_key)} bytes, expected 32")
         if not crypto_core_ed25519_is_valid_point(self.public_key):
@@ -252,22 +252,27 @@ def decode_text(data: bytes, what: str) -> str:
     return text
 
 
+def require_key_name(name: str) -> None:
+    """Check that a text can name a key.
+
+    Raises:
+        ValueError: it is empty or has a space, a plus or a control character.
+    """
+    if not name or "+" in name or any(letter.isspace() for letter in name):
+        raise ValueError("key name is empty or has a space or a plus")
+    if _CONTROL.search(name):
+        raise ValueError("key name has control characters")
+
+
 def _parse_signature_line(line: str) -> SignatureLine:
     if not line.startswith(_DASH):
         raise MalformedError("signature line does not begin with a dash and a space")
     name, _, encoded = line.removeprefix(_DASH).partition(" ")
     try:
-        _require_key_name(name)
+        require_key_name(name)
     except ValueError as error:
         raise MalformedError(f"signature line is not usable: {error}") from error
     data = decode_base64(encoded, "signature")
     if len(data) <= KEY_ID_BYTES:
         raise MalformedError(f"signature is {len(data)} bytes, expected a key id and more")
     return SignatureLine(name, data[:KEY_ID_BYTES], data[KEY_ID_BYTES:])
-
-
-def _require_key_name(name: str) -> None:
-    if not name or "+" in name or any(letter.isspace() for letter in name):
-        raise ValueError("key name is empty or has a space or a plus")
-    if _CONTROL.search(name):
-        raise ValueError("key name has control characters")
