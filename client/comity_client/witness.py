@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
 
 from aiohttp import web
 
@@ -38,9 +37,15 @@ from comity_protocol.checkpoint import (
     open_checkpoint,
 )
 from comity_protocol.errors import ComityError, LimitError, MalformedError, VerificationError
+from comity_protocol.limits import (
+    WITNESS_BODY_SECONDS_MAX,
+    WITNESS_IDLE_SECONDS_MAX,
+    WITNESS_REQUEST_BYTES_MAX,
+    WITNESS_REQUESTS_AT_ONCE_MAX,
+    WITNESS_STOP_SECONDS_MAX,
+)
 from comity_protocol.merkle import EMPTY_ROOT, verify_consistency
 from comity_protocol.signed_note import (
-    NOTE_BYTES_MAX,
     KeyType,
     Note,
     VerifierKey,
@@ -51,13 +56,6 @@ from comity_protocol.signed_note import (
 
 Clock = Callable[[], int]
 """Gives whole seconds since 1970-01-01T00:00:00Z."""
-
-# A checkpoint and the 64 lines that may stand before it.
-REQUEST_BYTES_MAX: Final = NOTE_BYTES_MAX + 4_096
-REQUESTS_AT_ONCE_MAX: Final = 64
-BODY_SECONDS_MAX: Final = 10
-IDLE_SECONDS_MAX: Final = 30
-STOP_SECONDS_MAX: Final = 5
 
 logger = logging.getLogger(__name__)
 
@@ -222,7 +220,7 @@ def make_witness_app(
     clock: Clock,
     logs: Sequence[VerifierKey],
     *,
-    body_seconds_max: float = BODY_SECONDS_MAX,
+    body_seconds_max: float = WITNESS_BODY_SECONDS_MAX,
 ) -> web.Application:
     """Make the web application of a witness; run it with `auto_decompress=False`.
 
@@ -234,7 +232,7 @@ def make_witness_app(
         body_seconds_max: how long a body may take to arrive.
     """
     witness = Witness(state, key, logs, clock)
-    slots = asyncio.Semaphore(REQUESTS_AT_ONCE_MAX)
+    slots = asyncio.Semaphore(WITNESS_REQUESTS_AT_ONCE_MAX)
 
     async def add_checkpoint(request: web.Request) -> web.Response:
         if "Content-Encoding" in request.headers:
@@ -257,7 +255,7 @@ def make_witness_app(
     async def livez(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
-    app = web.Application(client_max_size=REQUEST_BYTES_MAX)
+    app = web.Application(client_max_size=WITNESS_REQUEST_BYTES_MAX)
     app.router.add_post("/add-checkpoint", add_checkpoint)
     app.router.add_get("/livez", livez)
     return app
@@ -311,8 +309,8 @@ async def run_witness(
         make_witness_app(state, key, clock, settings.logs),
         access_log=None,
         auto_decompress=False,
-        keepalive_timeout=IDLE_SECONDS_MAX,
-        shutdown_timeout=STOP_SECONDS_MAX,
+        keepalive_timeout=WITNESS_IDLE_SECONDS_MAX,
+        shutdown_timeout=WITNESS_STOP_SECONDS_MAX,
     )
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     try:

@@ -26,17 +26,14 @@ from typing import ClassVar, Final
 from nacl.signing import SigningKey
 
 from comity_protocol.errors import ComityError, MalformedError
+from comity_protocol.limits import WITNESS_EVIDENCE_MAX, WITNESS_LOCK_SECONDS_MAX
 from comity_protocol.signed_note import KeyType, VerifierKey, decode_base64, encode_base64
 
 STATE_FILE: Final = "witness.sqlite3"
 KEY_FILE: Final = "witness.key"
 
-# For each log and kind. One is enough to convict a log; more only show how far it went.
-EVIDENCE_MAX: Final = 1_000
-
 _KEY_PREFIX: Final = "PRIVATE+KEY+"
 _KEY_BYTES_MAX: Final = 4_096
-_LOCK_SECONDS_MAX: Final = 5
 
 _SCHEMA: Final = """
 CREATE TABLE witness (verifier_key TEXT NOT NULL) STRICT;
@@ -199,7 +196,7 @@ class WitnessState:
                 "SELECT count(*) FROM evidence WHERE origin = ? AND kind = ?",
                 (evidence.origin, evidence.kind),
             ).fetchone()
-            if count < EVIDENCE_MAX:
+            if count < WITNESS_EVIDENCE_MAX:
                 connection.execute(
                     "INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?, ?)",
                     (
@@ -248,7 +245,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
         isolation_level=None,
-        timeout=_LOCK_SECONDS_MAX,
+        timeout=WITNESS_LOCK_SECONDS_MAX,
     )
 
 

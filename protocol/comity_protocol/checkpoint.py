@@ -31,10 +31,10 @@ from typing import Final
 from nacl.signing import SigningKey
 
 from comity_protocol.errors import LimitError, MalformedError, VerificationError
+from comity_protocol.limits import PROOF_HASHES_MAX, WITNESSES_MAX
 from comity_protocol.merkle import (
     EMPTY_ROOT,
     HASH_BYTES,
-    PROOF_HASHES_MAX,
     SIZE_MAX,
     verify_inclusion,
 )
@@ -56,9 +56,6 @@ from comity_protocol.signed_note import (
 # The last second that a calendar can show, 9999-12-31T23:59:59Z. A witness that claims a later one
 # must not be able to break those who print it.
 COSIGNED_TIME_MAX: Final = 253_402_300_799
-
-# A note has room for 64 signatures, one of them the log's.
-WITNESSES_MAX: Final = 63
 
 TIME_BYTES: Final = 8
 PROOF_HEADER: Final = "c2sp.org/tlog-proof@v1"

@@ -124,3 +124,39 @@ CODES_MAX: Final = 16
 
 # Exact counts in an act: more victims than this are a population.
 COUNT_MAX: Final = 1_000_000
+
+# --- The log ----------------------------------------------------------------------------------
+
+# A signed note, a policy or the head of a proof: room for 16 signatures of 5 kB, the largest
+# post-quantum ones, which every verifier of notes must accept.
+NOTE_BYTES_MAX: Final = 131_072
+
+# Signature lines of one note.
+NOTE_SIGNATURES_MAX: Final = 64
+
+# Hashes of one inclusion or consistency proof: one for each level of a tree of 2**63 - 1 leaves.
+PROOF_HASHES_MAX: Final = 63
+
+# --- Witness ----------------------------------------------------------------------------------
+
+# Body of a request: a checkpoint and the 64 lines that may stand before it.
+WITNESS_REQUEST_BYTES_MAX: Final = NOTE_BYTES_MAX + 4_096
+
+# Requests that a witness reads at the same time; more are asked to come back.
+WITNESS_REQUESTS_AT_ONCE_MAX: Final = 64
+
+# Seconds in which a request's body must have arrived.
+WITNESS_BODY_SECONDS_MAX: Final = 10
+
+# Seconds that an idle connection to a witness stays open.
+WITNESS_IDLE_SECONDS_MAX: Final = 30
+
+# Seconds that a witness waits for requests under way when it is asked to stop.
+WITNESS_STOP_SECONDS_MAX: Final = 5
+
+# Seconds that a witness waits for another process that writes to its memory.
+WITNESS_LOCK_SECONDS_MAX: Final = 5
+
+# Pairs of checkpoints kept as evidence, for each log and kind. One convicts a log; more only show
+# how far it went.
+WITNESS_EVIDENCE_MAX: Final = 1_000

@@ -36,7 +36,6 @@ HASH_BYTES: Final = 32
 SIZE_MAX: Final = 2**63 - 1
 TILE_HEIGHT: Final = 8
 TILE_WIDTH: Final = 1 << TILE_HEIGHT
-PROOF_HASHES_MAX: Final = 63
 EMPTY_ROOT: Final = sha256(b"").digest()
 
 _SIZE_BYTES: Final = 8

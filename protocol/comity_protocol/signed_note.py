@@ -33,10 +33,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from comity_protocol.errors import LimitError, MalformedError, VerificationError
-
-# Room for 16 signatures of 5 kB, the largest post-quantum ones, which every verifier must accept.
-NOTE_BYTES_MAX: Final = 131_072
-NOTE_SIGNATURES_MAX: Final = 64
+from comity_protocol.limits import NOTE_BYTES_MAX, NOTE_SIGNATURES_MAX
 
 NUMBER_MAX: Final = 2**63 - 1
 KEY_ID_BYTES: Final = 4
@@ -174,7 +171,9 @@ def parse_signature_lines(text: str) -> tuple[SignatureLine, ...]:
     if rest or not lines:
         raise MalformedError("signature lines do not end in a newline")
     if len(lines) > NOTE_SIGNATURES_MAX:
-        raise LimitError(f"note has {len(lines)} signatures, expected at most 64")
+        raise LimitError(
+            f"note has {len(lines)} signatures, expected at most {NOTE_SIGNATURES_MAX}"
+        )
     signatures = tuple(_parse_signature_line(line) for line in lines)
     if len({(line.name, line.key_id) for line in signatures}) != len(signatures):
         raise MalformedError("note has two signatures of one key")
