@@ -53,6 +53,7 @@ from comity_protocol.statements import (
     Role,
     Root,
     SignedStatement,
+    Statement,
     boxes_hash,
     parse_genesis,
     parse_statement,
@@ -162,9 +163,7 @@ def verify_genesis(signed: SignedStatement) -> Genesis:
     return genesis
 
 
-def apply(
-    desk: Desk | None, signed: SignedStatement, *, genesis: Genesis, index: int
-) -> Desk:
+def apply(desk: Desk | None, signed: SignedStatement, *, genesis: Genesis, index: int) -> Desk:
     """Fold one statement into a desk.
 
     Args:
@@ -191,23 +190,32 @@ def apply(
             raise VerificationError(f"device {short(newcomer)} was here before [S-8]")
         known[newcomer] = statement.full
     signers = _verify_signatures(signed, known)
-    match statement:
-        case DeviceStatement():
-            after = _admit(desk, statement, signed, root, signers, index)
-        case EpochStatement():
-            after = _turn(desk, statement.epoch, signed, signers, index)
-        case RemovalStatement():
-            after = _remove(desk, statement, signed, root, signers, index)
-        case PolicyStatement():
-            after = _change_policy(desk, statement, signed, root, signers)
-        case DeskStatement():
-            raise VerificationError("desk statement after the first [S-1]")
+    after = _fold(desk, statement, signed, root, signers, index)
     return replace(after, seq=statement.link.seq, head=signed.hash)
 
 
-def _create(
-    statement: object, signed: SignedStatement, genesis: Genesis, index: int
+def _fold(
+    desk: Desk,
+    statement: Statement,
+    signed: SignedStatement,
+    root: Root,
+    signers: set[bytes],
+    index: int,
 ) -> Desk:
+    match statement:
+        case DeviceStatement():
+            return _admit(desk, statement, signed, root, signers, index)
+        case EpochStatement():
+            return _turn(desk, statement.epoch, signed, signers, index)
+        case RemovalStatement():
+            return _remove(desk, statement, signed, root, signers, index)
+        case PolicyStatement():
+            return _change_policy(desk, statement, signed, root, signers)
+        case DeskStatement():
+            raise VerificationError("desk statement after the first [S-1]")
+
+
+def _create(statement: Statement, signed: SignedStatement, genesis: Genesis, index: int) -> Desk:
     if not isinstance(statement, DeskStatement):
         raise VerificationError("chain begins with another statement than a desk's [S-1]")
     link = statement.link

@@ -30,6 +30,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
+from itertools import pairwise
 from typing import Final
 
 from comity_protocol.directory import Directory
@@ -69,6 +70,9 @@ from comity_protocol.statements import HASH_BYTES
 SEALED_WRAP_BYTES: Final = KEY_BYTES + SEAL_OVERHEAD
 OWN_WRAP_BYTES: Final = KEY_BYTES + BOX_OVERHEAD
 
+_READERS: Final = 2
+"""An exchange is bilateral: the own desk and one other read the body."""
+
 
 class Kind(IntEnum):
     """Which key of a desk a wrap is for, and which part of the envelope it opens."""
@@ -104,6 +108,11 @@ class Recipient:
     epoch: int
     kind: Kind
     wrap_hash: bytes | None = None
+
+    def to_value(self) -> list[Value]:
+        """Give the row that stands in the core."""
+        row: list[Value] = [self.desk, self.epoch, int(self.kind)]
+        return row if self.wrap_hash is None else [*row, self.wrap_hash]
 
     def without_wrap(self) -> "Recipient":
         """Give the same recipient for an envelope that refers to this one."""
@@ -166,11 +175,7 @@ class Core:
             "seen": self.seen,
             "b": [self.body.size, self.body.hash],
             "a": [self.audit.size, self.audit.hash],
-            "to": [
-                [entry.desk, entry.epoch, int(entry.kind)]
-                + ([] if entry.wrap_hash is None else [entry.wrap_hash])
-                for entry in self.to
-            ],
+            "to": [entry.to_value() for entry in self.to],
         }
         if self.ref is not None:
             value["ref"] = self.ref
@@ -359,7 +364,8 @@ def seal(
     """
     entries = tuple(Recipient(entry.desk, entry.epoch, entry.kind) for entry in to)
     if thread is not None and thread.to == entries:
-        root, ref, wraps, recipients = thread.root, thread.ref, (), entries
+        root, ref, recipients = thread.root, thread.ref, entries
+        wraps: tuple[bytes, ...] = ()
     else:
         root, ref = random_bytes(KEY_BYTES), None
         wraps = tuple(_wrap(envelope_id, sender, entry, root) for entry in to)
@@ -408,9 +414,7 @@ def check_parts(upload: Upload) -> Core:
     return core
 
 
-def verify_core(
-    core_bytes: bytes, signature: bytes, directory: Directory, *, index: int
-) -> Core:
+def verify_core(core_bytes: bytes, signature: bytes, directory: Directory, *, index: int) -> Core:
     """Check who sent an envelope.
 
     Args:
@@ -438,9 +442,7 @@ def verify_core(
             f"device {short(core.device)} is not of desk {short(core.sender)} [E-1]"
         )
     if not device.is_active_at(index):
-        raise VerificationError(
-            f"device {short(core.device)} was not active at leaf {index} [E-1]"
-        )
+        raise VerificationError(f"device {short(core.device)} was not active at leaf {index} [E-1]")
     if core.seq > desk.seq:
         raise VerificationError(f"core names statement {core.seq}, the chain ends at {desk.seq}")
     verify_fast(device.fast, Context.ENVELOPE, core_bytes, signature)
@@ -559,9 +561,7 @@ def _wrap(envelope_id: EnvelopeId, sender: Sender, entry: Address, root: bytes) 
 
 def _wrap_info(envelope_id: EnvelopeId, sender: DeskId, entry: Address | Recipient) -> bytes:
     # SPEC [E-4]: a wrap is bound to envelope, sender, recipient, epoch and kind.
-    return (
-        envelope_id + sender + entry.desk + entry.epoch.to_bytes(8, "big") + bytes((entry.kind,))
-    )
+    return envelope_id + sender + entry.desk + entry.epoch.to_bytes(8, "big") + bytes((entry.kind,))
 
 
 def _seal_key(seed: bytes) -> SealKey:
@@ -590,10 +590,10 @@ def _parse_recipient(item: Value, *, has_wrap: bool) -> Recipient:
 def _check_recipients(core: Core) -> None:
     desks = [entry.desk for entry in core.to]
     # SPEC [E-3]: ascending, the own desk, exactly one other desk, and auditors.
-    if any(left >= right for left, right in zip(desks, desks[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(desks)):
         raise MalformedError("core's recipients are not ascending, each once [E-3]")
     readers = [entry for entry in core.to if entry.kind is not Kind.AUDIT]
-    if core.sender not in [entry.desk for entry in readers] or len(readers) != 2:
+    if core.sender not in [entry.desk for entry in readers] or len(readers) != _READERS:
         raise MalformedError("core does not address the own desk and one other [E-3]")
     if len({entry.kind for entry in readers}) != 1:
         raise MalformedError("core mixes file and lead keys [E-3]")

@@ -23,7 +23,6 @@ from comity_protocol.keys import (
     box_decrypt,
     box_encrypt,
     derive,
-    random_bytes,
     seal_to,
 )
 from comity_protocol.limits import LEAD_SEEDS_MAX
@@ -72,9 +71,7 @@ class NewEpoch:
     secret: EpochSecret
 
 
-def new_epoch(
-    desk: Desk, members: Sequence[Device], last: EpochSecret | None
-) -> NewEpoch:
+def new_epoch(desk: Desk, members: Sequence[Device], last: EpochSecret | None) -> NewEpoch:
     """Make the next epoch of a desk for exactly these members.
 
     Args:
@@ -124,8 +121,9 @@ def box_hash(box: bytes) -> bytes:
     return sha256(box).digest()
 
 
-def open_box(box: bytes, key: SealKey, *, desk: DeskId, device: DeviceId, epoch: EpochKeys
-             ) -> EpochSecret:
+def open_box(
+    box: bytes, key: SealKey, *, desk: DeskId, device: DeviceId, epoch: EpochKeys
+) -> EpochSecret:
     """Open one's own box and check that it holds the secrets of the stated keys.
 
     Stops the maker of an epoch, and the relay, from handing a member another secret than the
@@ -151,8 +149,9 @@ def open_box(box: bytes, key: SealKey, *, desk: DeskId, device: DeviceId, epoch:
     return secret
 
 
-def open_previous(previous: bytes, file_seed: bytes, *, desk: DeskId, epoch: EpochKeys,
-                  before: EpochKeys) -> bytes:
+def open_previous(
+    previous: bytes, file_seed: bytes, *, desk: DeskId, epoch: EpochKeys, before: EpochKeys
+) -> bytes:
     """Walk one epoch back along the file seeds.
 
     Args:
@@ -170,9 +169,7 @@ def open_previous(previous: bytes, file_seed: bytes, *, desk: DeskId, epoch: Epo
         VerificationError: The seed is not that of ``before``.
     """
     key = _previous_key(desk, epoch.number, file_seed)
-    seed = box_decrypt(
-        key, Context.PREVIOUS_EPOCH, _label(desk, epoch.number), previous
-    )
+    seed = box_decrypt(key, Context.PREVIOUS_EPOCH, _label(desk, epoch.number), previous)
     if len(seed) != _SEED_BYTES or SealKey.from_seed(seed).public != before.file:
         raise VerificationError(
             f"epoch {epoch.number} of desk {short(desk)} carries another seed than"

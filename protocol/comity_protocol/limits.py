@@ -46,9 +46,6 @@ CUSTODIANS_MAX: Final = 9
 # Founding roots in one genesis; later ones are admitted one by one.
 ROOTS_MAX: Final = 16
 
-# Witnesses of one deployment: each adds 130 bytes to every checkpoint.
-WITNESSES_MAX: Final = 15
-
 # Live devices of one desk. A larger office is several desks.
 DEVICES_MAX: Final = 128
 

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import sha256
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 from comity_protocol.encoding import Value, parse, serialize
@@ -135,6 +136,7 @@ class Root:
 
     def serialize(self) -> bytes:
         """Give the bytes whose hash names this root."""
+        ordered: list[bytes] = sorted(self.custodians, key=key_id)
         return serialize(
             {
                 "v": 1,
@@ -142,7 +144,7 @@ class Root:
                 "code": self.code,
                 "version": 1,
                 "k": self.threshold,
-                "custodians": sorted(self.custodians, key=key_id),
+                "custodians": ordered,
             }
         )
 
@@ -422,9 +424,7 @@ def sign_statement(
     previous: bytes | None = None,
 ) -> SignedStatement:
     """Sign a payload with each of ``keys`` and put the signatures into their order."""
-    signatures = sorted(
-        (key_id(key.public), key.sign(Context.STATEMENT, payload)) for key in keys
-    )
+    signatures = sorted((key_id(key.public), key.sign(Context.STATEMENT, payload)) for key in keys)
     return SignedStatement(payload, tuple(signatures), tuple(sorted(boxes)), previous)
 
 
@@ -521,7 +521,9 @@ def parse_statement(payload: bytes) -> Statement:
         MalformedError: It is not what the statement's own ``serialize`` gives.
     """
     if len(payload) > STATEMENT_BYTES_MAX:
-        raise MalformedError(f"statement is {len(payload):,} bytes, at most {STATEMENT_BYTES_MAX:,}")
+        raise MalformedError(
+            f"statement is {len(payload):,} bytes, at most {STATEMENT_BYTES_MAX:,}"
+        )
     value = parse(payload)
     kind = value.get("t") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in _OWN_FIELDS:
@@ -602,9 +604,7 @@ def _device(fields: Fields, link: Link) -> DeviceStatement:
         seal=fields.bytes("seal", length=SEAL_PUBLIC_BYTES),
         officer=OfficerId(fields.bytes("officer", length=ID_BYTES)),
         role=Role(fields.text("role", choices=[role.value for role in Role])),
-        box_hash=(
-            None if fields.value("box") is None else fields.bytes("box", length=HASH_BYTES)
-        ),
+        box_hash=(None if fields.value("box") is None else fields.bytes("box", length=HASH_BYTES)),
     )
 
 
@@ -643,7 +643,7 @@ def _pairs(fields: Fields, name: str, bytes_max: int) -> tuple[tuple[DeviceId, b
 
 
 def _check_ascending(ids: Sequence[bytes], what: str) -> None:
-    if any(left >= right for left, right in zip(ids, ids[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(ids)):
         raise MalformedError(f"{what} are not ascending, each once")
 
 
