@@ -131,6 +131,9 @@ NOTE_BYTES_MAX: Final = 131_072
 # Signature lines of one note.
 NOTE_SIGNATURES_MAX: Final = 64
 
+# Witnesses of one deployment: every line of a note but the log's. Each adds 130 bytes to it.
+WITNESSES_MAX: Final = 63
+
 # Hashes of one inclusion or consistency proof: one for each level of a tree of 2**63 - 1 leaves.
 PROOF_HASHES_MAX: Final = 63
 
