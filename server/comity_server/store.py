@@ -26,12 +26,15 @@ that it has its leaf index and mailbox counters. What is accepted but not integr
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol, Self
 
 from comity_protocol.errors import ComityError
 
 PENDING_ROWS_MAX: Final = 1024
 """Pending rows integrated in one transaction: a long backlog must not hold the lock for long."""
+
+MAILBOX_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Ciphertext in one page of a mailbox: a page of the largest envelopes must fit in memory."""
 
 AUDIT_KIND: Final = 2
 """The kind of a recipient that is an auditor: it is given the audit part and never the body."""
@@ -301,6 +304,17 @@ class ContentionError(StoreError):
     remedy: ClassVar[str] = "try again"
 
 
+class StoreUnavailableError(StoreError):
+    """The database cannot be reached or has failed; whether a change was made is unknown."""
+
+    remedy: ClassVar[str] = "try again in a minute; the operator has to look at the database"
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """Name the kind of an error only: its text may hold keys and addresses."""
+        return cls(f"database failed with {type(error).__name__}")
+
+
 class Store(Protocol):
     """Keeps what the relay has accepted. Safe to share between tasks, processes and hosts."""
 
@@ -381,7 +395,14 @@ class Store(Protocol):
         """
 
     async def mailbox(self, desk: bytes, after_counter: int, limit: int) -> list[MailboxItem]:
-        """Integrated envelopes addressed to a desk, by ascending counter; 0 starts at the first."""
+        """Integrated envelopes addressed to a desk, by ascending counter.
+
+        Args:
+            desk: Whose mailbox.
+            after_counter: Start after this one; 0 for the first.
+            limit: At most so many, and at most ``MAILBOX_BYTES_MAX`` unless the first one alone is
+                larger. So a short page does not mean that there is no more; an empty one does.
+        """
 
     async def wrap(self, envelope_id: bytes, desk: bytes) -> bytes | None:
         """The wrap with which a desk opens an envelope, its own or that of the envelope it names.

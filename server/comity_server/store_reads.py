@@ -1,0 +1,335 @@
+"""What is read from the store: plain functions over a connection, one for each question.
+
+They return finished rows, decide nothing and change nothing. Lists come in the order that the
+``Store`` promises; every one of them has a bound.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, select
+
+from comity_protocol.identifiers import ID_BYTES
+from comity_protocol.merkle import leaf_hash
+from comity_server.store import (
+    AUDIT_KIND,
+    MAILBOX_BYTES_MAX,
+    Checkpoint,
+    EnvelopeRow,
+    Head,
+    Kind,
+    MailboxItem,
+    Parked,
+    ReceiptRow,
+    Recipient,
+    StatementRow,
+)
+from comity_server.tables import (
+    checkpoints,
+    envelopes,
+    epoch_boxes,
+    leaves,
+    parked,
+    previous_epochs,
+    receipts,
+    recipients,
+    statements,
+    tile_hashes,
+)
+from comity_server.tables import head as heads
+
+Among = Callable[[ColumnElement[Any], Sequence[object]], ColumnElement[bool]]
+"""Gives the condition that a column holds one of some values, as the database likes it best."""
+
+_Row: TypeAlias = "Row[*tuple[Any, ...]]"
+
+_BODY: Final = case((recipients.c.kind == AUDIT_KIND, None), else_=envelopes.c.body).label("body")
+
+
+def read_head(connection: Connection) -> Head:
+    """Read where the log stands."""
+    return head_of(connection.execute(select(heads)).one())
+
+
+def head_of(row: _Row) -> Head:
+    """Make a head of a row of its table."""
+    return Head(
+        size=row.size,
+        root=row.root,
+        frontier=row.frontier,
+        statements=row.statements,
+        incarnation=row.incarnation,
+    )
+
+
+def read_statements(
+    connection: Connection, after_ordinal: int, limit: int, below_index: int | None
+) -> list[StatementRow]:
+    """Read a page of statements by ascending ordinal."""
+    query = select(statements).where(statements.c.ordinal > after_ordinal)
+    if below_index is not None:
+        query = query.where(statements.c.leaf_index < below_index)
+    rows = connection.execute(query.order_by(statements.c.ordinal).limit(limit))
+    return [_statement(row) for row in rows]
+
+
+def find_statements(
+    connection: Connection, among: Among, hashes: Sequence[bytes]
+) -> dict[bytes, StatementRow]:
+    """Read those of these statements that are there, by hash."""
+    rows = connection.execute(select(statements).where(among(statements.c.hash, hashes)))
+    return {row.hash: _statement(row) for row in rows}
+
+
+def find_envelopes(
+    connection: Connection, among: Among, ids: Sequence[bytes]
+) -> dict[bytes, EnvelopeRow]:
+    """Read those of these envelopes that are there, with all their recipients, by id."""
+    rows = connection.execute(select(envelopes).where(among(envelopes.c.id, ids))).all()
+    if not rows:
+        return {}
+    addressed = _read_recipients(connection, among, [row.id for row in rows])
+    return {row.id: _envelope(row, addressed[row.id]) for row in rows}
+
+
+def find_receipts(
+    connection: Connection, among: Among, hashes: Sequence[bytes]
+) -> dict[bytes, ReceiptRow]:
+    """Read those of these receipts that are there, by hash."""
+    rows = connection.execute(select(receipts).where(among(receipts.c.hash, hashes)))
+    return {row.hash: _receipt(row) for row in rows}
+
+
+def find_senders(
+    connection: Connection, among: Among, ids: Sequence[bytes], addressed_to: bytes
+) -> dict[bytes, bytes]:
+    """Read who sent these envelopes, of those that are in the mailbox of a desk, by id."""
+    rows = connection.execute(
+        select(envelopes.c.id, envelopes.c.sender_desk)
+        .join(recipients, recipients.c.envelope_id == envelopes.c.id)
+        .where(
+            among(envelopes.c.id, ids),
+            recipients.c.desk == addressed_to,
+            recipients.c.counter.is_not(None),
+        )
+    )
+    return {row.id: row.sender_desk for row in rows}
+
+
+def read_boxes(
+    connection: Connection, desk: bytes, device: bytes
+) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    """Read the newest box of each epoch for a device, and the newest chain of previous seeds."""
+    boxes = connection.execute(
+        select(epoch_boxes.c.epoch, epoch_boxes.c.box)
+        .where(epoch_boxes.c.desk == desk, epoch_boxes.c.device == device)
+        .order_by(epoch_boxes.c.epoch, epoch_boxes.c.ordinal)
+    )
+    chain = connection.execute(
+        select(previous_epochs.c.epoch, previous_epochs.c.previous)
+        .where(previous_epochs.c.desk == desk)
+        .order_by(previous_epochs.c.epoch, previous_epochs.c.ordinal)
+    )
+    # Of an epoch that comes twice the later one stays, at the place of the first.
+    return (
+        list({row.epoch: (row.epoch, row.box) for row in boxes}.values()),
+        list({row.epoch: (row.epoch, row.previous) for row in chain}.values()),
+    )
+
+
+def read_mailbox(
+    connection: Connection, desk: bytes, after_counter: int, limit: int
+) -> list[MailboxItem]:
+    """Read a page of a mailbox by ascending counter: at least one item, if there is any."""
+    addressed = and_(recipients.c.desk == desk, recipients.c.counter > after_counter)
+    last = _last_that_fits(connection, addressed, limit)
+    if last is None:
+        return []
+    rows = connection.execute(
+        select(
+            recipients.c.counter,
+            envelopes.c.leaf_index,
+            envelopes.c.core,
+            envelopes.c.signature,
+            _BODY,
+            envelopes.c.audit,
+            recipients.c.wrap,
+        )
+        .join(envelopes, envelopes.c.id == recipients.c.envelope_id)
+        .where(addressed, recipients.c.counter <= last)
+        .order_by(recipients.c.counter)
+    )
+    return [MailboxItem(*row) for row in rows]
+
+
+def read_wrap(connection: Connection, envelope_id: bytes, desk: bytes) -> bytes | None:
+    """Read the wrap of a desk for an envelope, or for the one whose wraps the envelope reuses."""
+    found = connection.execute(
+        select(recipients.c.wrap, envelopes.c.ref)
+        .join(envelopes, envelopes.c.id == recipients.c.envelope_id)
+        .where(recipients.c.envelope_id == envelope_id, recipients.c.desk == desk)
+    ).first()
+    if found is None:
+        return None
+    own: bytes | None = found.wrap
+    if own is not None or found.ref is None:
+        return own
+    reused: bytes | None = connection.execute(
+        select(recipients.c.wrap).where(
+            recipients.c.envelope_id == found.ref, recipients.c.desk == desk
+        )
+    ).scalar()
+    return reused
+
+
+def read_receipts(
+    connection: Connection, sender_desk: bytes, after_index: int, limit: int
+) -> list[ReceiptRow]:
+    """Read a page of the receipts for a sender by ascending leaf index."""
+    rows = connection.execute(
+        select(receipts)
+        .where(receipts.c.sender_desk == sender_desk, receipts.c.leaf_index > after_index)
+        .order_by(receipts.c.leaf_index)
+        .limit(limit)
+    )
+    return [_receipt(row) for row in rows]
+
+
+def read_leaves(connection: Connection, start: int, count: int) -> list[bytes]:
+    """Read leaf data in leaf order."""
+    return list(
+        connection.execute(
+            select(leaves.c.data)
+            .where(leaves.c.leaf_index >= start, leaves.c.leaf_index < start + count)
+            .order_by(leaves.c.leaf_index)
+        ).scalars()
+    )
+
+
+def read_hashes(connection: Connection, level: int, start: int, count: int) -> list[bytes]:
+    """Read hashes of a tile level; those of level 0 are computed from the leaves."""
+    if level == 0:
+        return [leaf_hash(data) for data in read_leaves(connection, start, count)]
+    return list(
+        connection.execute(
+            select(tile_hashes.c.hash)
+            .where(
+                tile_hashes.c.level == level,
+                tile_hashes.c.position >= start,
+                tile_hashes.c.position < start + count,
+            )
+            .order_by(tile_hashes.c.position)
+        ).scalars()
+    )
+
+
+def read_newest_checkpoint(connection: Connection) -> Checkpoint | None:
+    """Read the checkpoint of the largest size, and of those the last published."""
+    row = connection.execute(
+        select(checkpoints).order_by(checkpoints.c.size.desc(), checkpoints.c.at.desc()).limit(1)
+    ).first()
+    if row is None:
+        return None
+    return Checkpoint(size=row.size, note=row.note, note_hash=row.note_hash, at=row.at)
+
+
+def has_checkpoint(connection: Connection, note_hash: bytes) -> bool:
+    """Whether a checkpoint is there."""
+    query = select(checkpoints.c.note_hash).where(checkpoints.c.note_hash == note_hash)
+    return connection.execute(query).first() is not None
+
+
+def read_parked(connection: Connection, limit: int) -> list[Parked]:
+    """Read what was parked, oldest first."""
+    rows = connection.execute(select(parked).order_by(parked.c.arrival).limit(limit))
+    return [Parked(Kind(row.kind), row.key, row.reason) for row in rows]
+
+
+def _last_that_fits(
+    connection: Connection, addressed: ColumnElement[bool], limit: int
+) -> int | None:
+    """The last counter of a page that stays below the limit of bytes, but for its first item."""
+    # The lengths stand beside the values, so that this reads no ciphertext.
+    sizes = connection.execute(
+        select(
+            recipients.c.counter,
+            func.length(envelopes.c.core)
+            + func.length(envelopes.c.audit)
+            + func.coalesce(func.length(_BODY), 0),
+        )
+        .join(envelopes, envelopes.c.id == recipients.c.envelope_id)
+        .where(addressed)
+        .order_by(recipients.c.counter)
+        .limit(limit)
+    )
+    last: int | None = None
+    total = 0
+    for counter, size in sizes.all():
+        total += size
+        if last is not None and total > MAILBOX_BYTES_MAX:
+            break
+        last = counter
+    return last
+
+
+def _read_recipients(
+    connection: Connection, among: Among, ids: Sequence[bytes]
+) -> dict[bytes, list[_Row]]:
+    """Read the recipients of envelopes in the order of ``to``, by envelope id."""
+    found: dict[bytes, list[_Row]] = defaultdict(list)
+    for row in connection.execute(
+        select(recipients)
+        .where(among(recipients.c.envelope_id, ids))
+        .order_by(recipients.c.position)
+    ):
+        found[row.envelope_id].append(row)
+    return found
+
+
+def _statement(row: _Row) -> StatementRow:
+    return StatementRow(
+        hash=row.hash,
+        payload=row.payload,
+        signatures=row.signatures,
+        kind=row.kind,
+        desk=row.desk,
+        accepted_at=row.accepted_at,
+        promise=row.promise,
+        ordinal=row.ordinal,
+        leaf_index=row.leaf_index,
+    )
+
+
+def _envelope(row: _Row, addressed: Sequence[_Row]) -> EnvelopeRow:
+    return EnvelopeRow(
+        id=row.id,
+        core_hash=row.core_hash,
+        core=row.core,
+        signature=row.signature,
+        body=row.body,
+        audit=row.audit,
+        sender_desk=row.sender_desk,
+        sender_device=row.sender_device,
+        recipients=tuple(Recipient(to.desk, to.epoch, to.kind, to.wrap) for to in addressed),
+        accepted_at=row.accepted_at,
+        promise=row.promise,
+        ref=row.ref,
+        leaf_index=row.leaf_index,
+        counters=None if row.leaf_index is None else tuple(to.counter for to in addressed),
+    )
+
+
+def _receipt(row: _Row) -> ReceiptRow:
+    ids = row.envelope_ids
+    return ReceiptRow(
+        hash=row.hash,
+        payload=row.payload,
+        signature=row.signature,
+        desk=row.desk,
+        sender_desk=row.sender_desk,
+        envelope_ids=tuple(ids[i : i + ID_BYTES] for i in range(0, len(ids), ID_BYTES)),
+        accepted_at=row.accepted_at,
+        promise=row.promise,
+        leaf_index=row.leaf_index,
+    )

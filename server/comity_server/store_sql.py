@@ -1,0 +1,650 @@
+"""The store in SQLAlchemy Core, but for the few things in which the two databases differ.
+
+A method of ``SqlStore`` is one transaction: it hands one plain function over a connection to
+``_change`` or ``_ask``. The functions do not await and do not know where they run: SQLite runs them
+in a thread, PostgreSQL in SQLAlchemy's asyncio layer. Those that only read are in ``store_reads``.
+
+How many processes may accept at once and still write one log:
+
+* Whoever integrates holds the lock of the ``head`` row until it commits, so integrations happen
+  one after the other. What gets a number (leaf index, counter, ordinal) gets it under this lock,
+  from what ``head`` and ``mailboxes`` say, never from a sequence [R-3] [R-5].
+* Whoever only accepts shares the directory lock, which accepting a statement takes alone. So when
+  a statement gets its ordinal, nobody is half-way through accepting something under an older
+  directory, and what was accepted before it is integrated before it [R-6].
+* An id that two accept at the same moment makes one of them fail on the unique key; it starts
+  again and finds what the other one stored [R-2].
+"""
+
+import secrets
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar, assert_never
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from comity_protocol.leaves import envelope_leaf, receipt_leaf, statement_leaf
+from comity_protocol.merkle import Frontier, leaf_hash
+from comity_server import store_reads as reads
+from comity_server import tables
+from comity_server.store import (
+    PENDING_ROWS_MAX,
+    Accepted,
+    Checkpoint,
+    ContentionError,
+    DirectoryMovedError,
+    EnvelopeRow,
+    Head,
+    Kind,
+    MailboxItem,
+    Parked,
+    ReceiptRow,
+    Row,
+    SchemaError,
+    StatementRow,
+    StoreUnavailableError,
+)
+
+_INCARNATION_BYTES: Final = 16
+
+# Each further try follows another one's commit of one of our ids, of which there are few.
+_TRIES_MAX: Final = 8
+
+_TAKE_LEASE: Final = text(
+    "INSERT INTO leases (name, holder, until) VALUES (:name, :holder, :until) "
+    "ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until "
+    "WHERE leases.holder = excluded.holder OR leases.until < :now"
+)
+
+_KEEP_CHECKPOINT: Final = text(
+    "INSERT INTO checkpoints (note_hash, size, note, at) VALUES (:note_hash, :size, :note, :at) "
+    "ON CONFLICT (note_hash) DO NOTHING"
+)
+
+Result = TypeVar("Result")
+Work = Callable[[Connection], Result]
+
+
+@dataclass(frozen=True, slots=True)
+class _Integration:
+    """What integrating did: the new head, the rows with their places, and what was parked."""
+
+    head: Head
+    rows: tuple[Row, ...] = ()
+    parked: tuple[Parked, ...] = ()
+
+
+class SqlStore(ABC):
+    """``Store`` over SQLAlchemy; the two databases fill in what differs."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect, check the settings, and create the tables when there are none."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of all connections."""
+
+    # What differs: how a transaction runs, who waits for whom, and how rows go in fastest.
+
+    @abstractmethod
+    async def _transact(self, work: Work[Result]) -> Result:
+        """Run work in a transaction that may change things; commit it durably."""
+
+    @abstractmethod
+    async def _ask(self, work: Work[Result]) -> Result:
+        """Run work that only reads, on one snapshot."""
+
+    @abstractmethod
+    def _is_conflict(self, error: SQLAlchemyError) -> bool:
+        """Whether a transaction failed only because of another one, so that it may start again."""
+
+    @abstractmethod
+    def _share_directory(self, connection: Connection) -> None:
+        """Keep statements from being accepted until the commit; others may share this."""
+
+    @abstractmethod
+    def _hold_directory(self, connection: Connection) -> None:
+        """Wait until nobody shares the directory, and let nobody share it until the commit."""
+
+    @abstractmethod
+    def _insert(
+        self, connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]
+    ) -> None:
+        """Insert rows given in the order of the table's columns, less those it numbers itself."""
+
+    @abstractmethod
+    def _advance(self, connection: Connection, amounts: Mapping[bytes, int]) -> dict[bytes, int]:
+        """Add to the counters of mailboxes; give each one's new last counter."""
+
+    @abstractmethod
+    def _among(self, column: ColumnElement[Any], values: Sequence[object]) -> ColumnElement[bool]:
+        """The condition that a column holds one of these values."""
+
+    # The verbs of ``Store``, which has their documentation.
+
+    async def head(self) -> Head:
+        """See ``Store.head``."""
+        return await self._ask(reads.read_head)
+
+    async def accept_statement(self, row: StatementRow, *, expected_ordinal: int) -> Accepted:
+        """See ``Store.accept_statement``."""
+        return await self._change(lambda c: self._accept_statement(c, row, expected_ordinal))
+
+    async def accept(
+        self,
+        envelopes: Sequence[EnvelopeRow],
+        receipts: Sequence[ReceiptRow],
+        *,
+        statements: int,
+        integrate: bool,
+    ) -> Accepted:
+        """See ``Store.accept``."""
+        take = self._accept_and_integrate if integrate else self._accept_as_pending
+        return await self._change(lambda c: take(c, envelopes, receipts, statements))
+
+    async def integrate(self) -> Accepted:
+        """See ``Store.integrate``."""
+        return await self._change(lambda c: self._accept_and_integrate(c, (), (), 0))
+
+    async def statements(
+        self, after_ordinal: int, limit: int, *, below_index: int | None = None
+    ) -> list[StatementRow]:
+        """See ``Store.statements``."""
+        return await self._ask(
+            lambda c: reads.read_statements(c, after_ordinal, limit, below_index)
+        )
+
+    async def boxes(
+        self, desk: bytes, device: bytes
+    ) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+        """See ``Store.boxes``."""
+        return await self._ask(lambda c: reads.read_boxes(c, desk, device))
+
+    async def mailbox(self, desk: bytes, after_counter: int, limit: int) -> list[MailboxItem]:
+        """See ``Store.mailbox``."""
+        return await self._ask(lambda c: reads.read_mailbox(c, desk, after_counter, limit))
+
+    async def wrap(self, envelope_id: bytes, desk: bytes) -> bytes | None:
+        """See ``Store.wrap``."""
+        return await self._ask(lambda c: reads.read_wrap(c, envelope_id, desk))
+
+    async def envelope(self, envelope_id: bytes) -> EnvelopeRow | None:
+        """See ``Store.envelope``."""
+        found = await self._ask(lambda c: reads.find_envelopes(c, self._among, [envelope_id]))
+        return found.get(envelope_id)
+
+    async def senders(
+        self, envelope_ids: Sequence[bytes], *, addressed_to: bytes
+    ) -> Mapping[bytes, bytes]:
+        """See ``Store.senders``."""
+        return await self._ask(
+            lambda c: reads.find_senders(c, self._among, envelope_ids, addressed_to)
+        )
+
+    async def receipts(self, sender_desk: bytes, after_index: int, limit: int) -> list[ReceiptRow]:
+        """See ``Store.receipts``."""
+        return await self._ask(lambda c: reads.read_receipts(c, sender_desk, after_index, limit))
+
+    async def leaves(self, start: int, count: int) -> list[bytes]:
+        """See ``Store.leaves``."""
+        return await self._ask(lambda c: reads.read_leaves(c, start, count))
+
+    async def hashes(self, level: int, start: int, count: int) -> list[bytes]:
+        """See ``Store.hashes``."""
+        return await self._ask(lambda c: reads.read_hashes(c, level, start, count))
+
+    async def publish_checkpoint(self, size: int, note: bytes, note_hash: bytes, at: int) -> None:
+        """See ``Store.publish_checkpoint``."""
+        values = {"size": size, "note": note, "note_hash": note_hash, "at": at}
+        await self._change(lambda c: c.execute(_KEEP_CHECKPOINT, values))
+
+    async def newest_checkpoint(self) -> Checkpoint | None:
+        """See ``Store.newest_checkpoint``."""
+        return await self._ask(reads.read_newest_checkpoint)
+
+    async def has_checkpoint(self, note_hash: bytes) -> bool:
+        """See ``Store.has_checkpoint``."""
+        return await self._ask(lambda c: reads.has_checkpoint(c, note_hash))
+
+    async def take_lease(self, name: str, holder: str, *, until: int, now: int) -> bool:
+        """See ``Store.take_lease``."""
+        values = {"name": name, "holder": holder, "until": until, "now": now}
+        return await self._change(lambda c: c.execute(_TAKE_LEASE, values).rowcount == 1)
+
+    async def parked(self, limit: int) -> list[Parked]:
+        """See ``Store.parked``."""
+        return await self._ask(lambda c: reads.read_parked(c, limit))
+
+    # One transaction each.
+
+    async def _change(self, work: Work[Result]) -> Result:
+        """Run work in a transaction, again when it failed only because of another one."""
+        for _ in range(_TRIES_MAX):
+            try:
+                return await self._transact(work)
+            except SQLAlchemyError as error:
+                if not self._is_conflict(error):
+                    raise StoreUnavailableError.of(error) from error
+        raise ContentionError(f"others changed the same rows {_TRIES_MAX} times in a row")
+
+    def _accept_statement(
+        self, connection: Connection, given: StatementRow, expected_ordinal: int
+    ) -> Accepted:
+        self._hold_directory(connection)
+        head = _lock_log(connection)
+        known = reads.find_statements(connection, self._among, [given.hash])
+        if known:
+            # SPEC [R-2]: a known id returns the original promise and changes nothing.
+            return _accepted(_Integration(head), statements=(known[given.hash],))
+        _require_directory(head, expected_ordinal)
+        head = replace(head, statements=head.statements + 1)
+        connection.execute(update(tables.head).values(statements=head.statements))
+        row = replace(given, ordinal=head.statements, boxes=(), previous=None)
+        self._insert_boxes(connection, given, head.statements)
+        done = self._integrate(connection, head, [row])
+        placed = {found.hash: found for found in done.rows if isinstance(found, StatementRow)}
+        return _accepted(done, statements=(placed.get(row.hash, row),))
+
+    def _accept_and_integrate(
+        self,
+        connection: Connection,
+        envelopes: Sequence[EnvelopeRow],
+        receipts: Sequence[ReceiptRow],
+        statements: int,
+    ) -> Accepted:
+        head = _lock_log(connection)
+        batch = self._compare(connection, envelopes, receipts)
+        if batch.new:
+            _require_directory(head, statements)
+        return batch.answer(self._integrate(connection, head, batch.new))
+
+    def _accept_as_pending(
+        self,
+        connection: Connection,
+        envelopes: Sequence[EnvelopeRow],
+        receipts: Sequence[ReceiptRow],
+        statements: int,
+    ) -> Accepted:
+        self._share_directory(connection)
+        head = reads.read_head(connection)
+        batch = self._compare(connection, envelopes, receipts)
+        if batch.new:
+            _require_directory(head, statements)
+            self._insert_pending(connection, batch.new)
+        return batch.answer(_Integration(head))
+
+    def _compare(
+        self,
+        connection: Connection,
+        envelopes: Sequence[EnvelopeRow],
+        receipts: Sequence[ReceiptRow],
+    ) -> "_Batch":
+        """Find out what of a batch is there already."""
+        ids, hashes = [row.id for row in envelopes], [row.hash for row in receipts]
+        return _Batch(
+            envelopes,
+            receipts,
+            reads.find_envelopes(connection, self._among, ids) if ids else {},
+            reads.find_receipts(connection, self._among, hashes) if hashes else {},
+        )
+
+    # Integration.
+
+    def _integrate(self, connection: Connection, head: Head, own: Sequence[Row]) -> _Integration:
+        """Give their places to what is pending and then to rows that are not stored yet.
+
+        When more is pending than one transaction takes, the own rows queue behind it.
+        """
+        waiting = connection.execute(
+            select(tables.pending).order_by(tables.pending.c.arrival).limit(PENDING_ROWS_MAX + 1)
+        ).all()
+        if len(waiting) > PENDING_ROWS_MAX:
+            self._insert_pending(connection, own)
+            waiting, own = waiting[:PENDING_ROWS_MAX], ()
+        found, poison = self._take_pending(connection, waiting) if waiting else ([], [])
+        placed = self._place(connection, head, [*found, *own])
+        self._write_places(connection, placed[: len(found)])
+        self._insert_objects(connection, placed[len(found) :])
+        return _Integration(self._grow(connection, head, placed), tuple(placed), tuple(poison))
+
+    def _take_pending(
+        self, connection: Connection, waiting: Sequence[Any]
+    ) -> tuple[list[Row], list[Parked]]:
+        """Empty the queue of these rows; give what they stand for, and what has to be parked."""
+        rows = self._load(connection, waiting)
+        good: list[Row] = []
+        poison: list[Parked] = []
+        for entry in waiting:
+            row = rows.get(entry.key)
+            reason = _why_poison(row)
+            # SPEC [R-7]: a poison pending row is parked and reported, and never stops the
+            # integrator.
+            if row is None or reason is not None:
+                poison.append(Parked(Kind(entry.kind), entry.key, reason or "not stored"))
+            else:
+                good.append(row)
+        arrivals = [entry.arrival for entry in waiting]
+        connection.execute(
+            delete(tables.pending).where(self._among(tables.pending.c.arrival, arrivals))
+        )
+        parked = [(entry.kind.value, entry.key, entry.reason) for entry in poison]
+        self._insert(connection, tables.parked, parked)
+        return good, poison
+
+    def _load(self, connection: Connection, waiting: Sequence[Any]) -> dict[bytes, Row]:
+        """Read what pending rows stand for, by key."""
+        keys: dict[str, list[bytes]] = {kind: [] for kind in Kind}
+        for entry in waiting:
+            keys[entry.kind].append(entry.key)
+        return {
+            **reads.find_statements(connection, self._among, keys[Kind.STATEMENT]),
+            **reads.find_envelopes(connection, self._among, keys[Kind.ENVELOPE]),
+            **reads.find_receipts(connection, self._among, keys[Kind.RECEIPT]),
+        }
+
+    def _place(self, connection: Connection, head: Head, rows: Sequence[Row]) -> list[Row]:
+        """Assign leaf indexes and mailbox counters."""
+        # SPEC [R-3]: leaf index and mailbox counters are assigned together, without gaps, in the
+        # order of integration.
+        amounts = Counter(
+            to.desk for row in rows if isinstance(row, EnvelopeRow) for to in row.recipients
+        )
+        last = self._advance(connection, amounts) if amounts else {}
+        used = {desk: last[desk] - amount for desk, amount in amounts.items()}
+        placed: list[Row] = []
+        # SPEC [R-5]: index order is the order of integration, never that of a sequence.
+        for index, row in enumerate(rows, start=head.size):
+            if isinstance(row, EnvelopeRow):
+                for to in row.recipients:
+                    used[to.desk] += 1
+                counters = tuple(used[to.desk] for to in row.recipients)
+                placed.append(replace(row, leaf_index=index, counters=counters))
+            else:
+                placed.append(replace(row, leaf_index=index))
+        return placed
+
+    def _grow(self, connection: Connection, head: Head, placed: Sequence[Row]) -> Head:
+        """Append leaves for placed rows and move the head."""
+        if not placed:
+            return head
+        data = [_leaf(row) for row in placed]
+        growth = Frontier.parse(head.frontier).grow(leaf_hash(leaf) for leaf in data)
+        grown = replace(
+            head,
+            size=growth.frontier.size,
+            root=growth.frontier.root,
+            frontier=growth.frontier.serialize(),
+        )
+        self._insert(connection, tables.leaves, list(enumerate(data, start=head.size)))
+        tiles = [(tile.level, tile.index, tile.hash) for tile in growth.tile_hashes]
+        self._insert(connection, tables.tile_hashes, tiles)
+        connection.execute(
+            update(tables.head).values(size=grown.size, root=grown.root, frontier=grown.frontier)
+        )
+        return grown
+
+    # Writing rows.
+
+    def _insert_pending(self, connection: Connection, rows: Sequence[Row]) -> None:
+        self._insert_objects(connection, rows)
+        queued = [(_kind(row).value, _key(row)) for row in rows]
+        self._insert(connection, tables.pending, queued)
+
+    def _insert_objects(self, connection: Connection, rows: Sequence[Row]) -> None:
+        envelopes = [row for row in rows if isinstance(row, EnvelopeRow)]
+        self._insert(connection, tables.envelopes, [_envelope_values(row) for row in envelopes])
+        addressed = [values for row in envelopes for values in _recipient_values(row)]
+        self._insert(connection, tables.recipients, addressed)
+        receipts = [_receipt_values(row) for row in rows if isinstance(row, ReceiptRow)]
+        self._insert(connection, tables.receipts, receipts)
+        statements = [_statement_values(row) for row in rows if isinstance(row, StatementRow)]
+        self._insert(connection, tables.statements, statements)
+
+    def _insert_boxes(self, connection: Connection, row: StatementRow, ordinal: int) -> None:
+        boxes = [(row.desk, device, epoch, ordinal, box) for epoch, device, box in row.boxes]
+        self._insert(connection, tables.epoch_boxes, boxes)
+        if row.previous is not None:
+            epoch, previous = row.previous
+            self._insert(connection, tables.previous_epochs, [(row.desk, epoch, ordinal, previous)])
+
+    def _write_places(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Fill in the places of rows that were stored without."""
+        for table, key in _KEYS.values():
+            places = [
+                {"key_": _key(row), "index_": row.leaf_index}
+                for row in rows
+                if _KEYS[_kind(row)][0] is table
+            ]
+            if places:
+                connection.execute(
+                    update(table)
+                    .where(table.c[key] == bindparam("key_"))
+                    .values(leaf_index=bindparam("index_")),
+                    places,
+                )
+        counters = [
+            {"key_": row.id, "position_": position, "counter_": counter}
+            for row in rows
+            if isinstance(row, EnvelopeRow)
+            for position, counter in enumerate(row.counters or ())
+        ]
+        if counters:
+            connection.execute(_WRITE_COUNTER, counters)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch to accept, beside what of it was stored before."""
+
+    envelopes: Sequence[EnvelopeRow]
+    receipts: Sequence[ReceiptRow]
+    known_envelopes: Mapping[bytes, EnvelopeRow]
+    known_receipts: Mapping[bytes, ReceiptRow]
+
+    @property
+    def new(self) -> list[Row]:
+        """What is not stored yet; of an id that comes twice the first."""
+        known = self.known_envelopes.keys() | self.known_receipts.keys()
+        given: list[Row] = [*self.envelopes, *self.receipts]
+        rows: dict[bytes, Row] = {}
+        for row in given:
+            if _key(row) not in known:
+                rows.setdefault(_key(row), row)
+        return list(rows.values())
+
+    def answer(self, done: _Integration) -> Accepted:
+        """Give the stored row for each that was given."""
+        # SPEC [R-2]: a known id returns the original promise and changes nothing.
+        envelopes = {row.id: row for row in reversed(self.envelopes)}
+        envelopes |= {row.id: row for row in done.rows if isinstance(row, EnvelopeRow)}
+        envelopes |= self.known_envelopes
+        receipts = {row.hash: row for row in reversed(self.receipts)}
+        receipts |= {row.hash: row for row in done.rows if isinstance(row, ReceiptRow)}
+        receipts |= self.known_receipts
+        return replace(
+            _accepted(done),
+            envelopes=tuple(envelopes[row.id] for row in self.envelopes),
+            receipts=tuple(receipts[row.hash] for row in self.receipts),
+        )
+
+
+_KEYS: Final = {
+    Kind.STATEMENT: (tables.statements, "hash"),
+    Kind.ENVELOPE: (tables.envelopes, "id"),
+    Kind.RECEIPT: (tables.receipts, "hash"),
+}
+
+_WRITE_COUNTER: Final = (
+    update(tables.recipients)
+    .where(
+        tables.recipients.c.envelope_id == bindparam("key_"),
+        tables.recipients.c.position == bindparam("position_"),
+    )
+    .values(counter=bindparam("counter_"))
+)
+
+
+def create_tables(connection: Connection) -> None:
+    """Create the tables of an empty database; refuse those of another version.
+
+    The caller keeps others from doing the same at the same time.
+
+    Raises:
+        SchemaError: The tables are of another version.
+    """
+    if not inspect(connection).has_table(tables.schema_version.name):
+        tables.metadata.create_all(connection)
+        connection.execute(insert(tables.schema_version).values(version=tables.SCHEMA_VERSION))
+        empty = Frontier()
+        connection.execute(
+            insert(tables.head).values(
+                id=1,
+                size=empty.size,
+                root=empty.root,
+                frontier=empty.serialize(),
+                statements=0,
+                incarnation=secrets.token_bytes(_INCARNATION_BYTES),
+            )
+        )
+    version = connection.execute(select(tables.schema_version.c.version)).scalar_one()
+    if version != tables.SCHEMA_VERSION:
+        raise SchemaError(
+            f"database has tables of version {version}, expected {tables.SCHEMA_VERSION}"
+        )
+
+
+def inserted_columns(table: Table) -> list[Column[Any]]:
+    """The columns that ``SqlStore._insert`` fills; the database numbers the others itself."""
+    return [column for column in table.columns if column.autoincrement is not True]
+
+
+def _lock_log(connection: Connection) -> Head:
+    """Read the head, keeping everyone else from integrating until the commit."""
+    # SQLite knows no FOR UPDATE and is not sent it: its transaction was begun as the only one.
+    return reads.head_of(connection.execute(select(tables.head).with_for_update()).one())
+
+
+def _require_directory(head: Head, statements: int) -> None:
+    if head.statements != statements:
+        # SPEC [R-6]: an object accepted under an older directory than the newest is refused, so
+        # that a removal is effective at once.
+        raise DirectoryMovedError(statements, head.statements)
+
+
+def _accepted(done: _Integration, statements: tuple[StatementRow, ...] = ()) -> Accepted:
+    return Accepted(
+        statements=statements,
+        envelopes=(),
+        receipts=(),
+        integrated=done.rows,
+        parked=done.parked,
+        head=done.head,
+    )
+
+
+def _why_poison(row: Row | None) -> str | None:
+    """Why a pending row can never be integrated; None when it can."""
+    if row is None:
+        return "nothing is stored under this key"
+    if row.leaf_index is not None:
+        return f"has leaf index {row.leaf_index} already"
+    if isinstance(row, EnvelopeRow) and not row.recipients:
+        return "envelope has no recipients"
+    return None
+
+
+def _leaf(row: Row) -> bytes:
+    match row:
+        case StatementRow():
+            return statement_leaf(row.payload)
+        case EnvelopeRow():
+            return envelope_leaf(row.core_hash, row.counters or ())
+        case ReceiptRow():
+            return receipt_leaf(row.payload)
+        case _:
+            assert_never(row)
+
+
+def _kind(row: Row) -> Kind:
+    match row:
+        case StatementRow():
+            return Kind.STATEMENT
+        case EnvelopeRow():
+            return Kind.ENVELOPE
+        case ReceiptRow():
+            return Kind.RECEIPT
+        case _:
+            assert_never(row)
+
+
+def _key(row: Row) -> bytes:
+    return row.id if isinstance(row, EnvelopeRow) else row.hash
+
+
+def _statement_values(row: StatementRow) -> tuple[object, ...]:
+    return (
+        row.ordinal,
+        row.hash,
+        row.payload,
+        row.signatures,
+        row.kind,
+        row.desk,
+        row.accepted_at,
+        row.promise,
+        row.leaf_index,
+    )
+
+
+def _envelope_values(row: EnvelopeRow) -> tuple[object, ...]:
+    return (
+        row.id,
+        row.core_hash,
+        row.core,
+        row.signature,
+        row.body,
+        row.audit,
+        row.sender_desk,
+        row.sender_device,
+        row.ref,
+        row.accepted_at,
+        row.promise,
+        row.leaf_index,
+    )
+
+
+def _recipient_values(row: EnvelopeRow) -> list[tuple[object, ...]]:
+    counters = row.counters or (None,) * len(row.recipients)
+    return [
+        (row.id, position, to.desk, to.epoch, to.kind, to.wrap, counter)
+        for position, (to, counter) in enumerate(zip(row.recipients, counters, strict=True))
+    ]
+
+
+def _receipt_values(row: ReceiptRow) -> tuple[object, ...]:
+    return (
+        row.hash,
+        row.payload,
+        row.signature,
+        row.desk,
+        row.sender_desk,
+        b"".join(row.envelope_ids),
+        row.accepted_at,
+        row.promise,
+        row.leaf_index,
+    )
