@@ -149,7 +149,7 @@ def digest(context: Context, data: bytes) -> bytes:
 
 
 def derive(context: Context, secret: bytes, info: bytes, length: int = KEY_BYTES) -> bytes:
-    """Derive ``length`` bytes for one use from a uniformly random secret (HKDF-SHA256).
+    """Derive ``length`` bytes for one use from a uniformly random secret (HKDF-SHA256, no salt).
 
     Args:
         context: The use.
@@ -352,6 +352,7 @@ def check_full_public(public: bytes) -> None:
 
 def key_id(public: bytes) -> bytes:
     """Name a full key, and the device that holds it: the first 16 bytes of its digest."""
+    # SPEC [K-5]: identifiers and leaves never hash a signature.
     return digest(Context.KEY, public)[:KEY_ID_BYTES]
 
 

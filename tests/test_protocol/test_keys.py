@@ -7,10 +7,8 @@ from collections.abc import Callable
 from itertools import permutations
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +21,7 @@ from comity_protocol.limits import (
     STRETCH_OPS_MAX,
     STRETCH_OPS_MIN,
 )
+from support.cobblestone import read_cobblestone
 
 FAST = FastKey.from_seed(bytes(range(32)))
 FULL = FullKey.from_seed(bytes(range(64)))
@@ -387,23 +386,12 @@ def test_bulk_of_less_than_a_chunk_adds_72_bytes() -> None:
 
 
 def test_a_second_reading_of_the_specification_opens_our_bulk() -> None:
-    """The C2SP text in twenty lines: HKDF-Expand-SHA512, commitment, AES-256-GCM by chunk."""
+    """[K-1]: and says that our context is the context of the derivation."""
     plaintext = bytes(range(256)) * 150
     ciphertext = keys.encrypt(KEY, Context.AUDIT, b"info", plaintext)
 
-    assert _read_cobblestone(KEY, b"comity/1/audit\x00info", ciphertext) == plaintext
-
-
-def _read_cobblestone(key: bytes, context: bytes, ciphertext: bytes) -> bytes:
-    salt, commitment, chunks = ciphertext[:24], ciphertext[24:56], ciphertext[56:]
-    info = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00" + salt + context
-    derived = HKDFExpand(SHA512(), 32 + 12 + 32, info).derive(key)
-    assert derived[44:] == commitment
-    aead, base, plaintext = AESGCM(derived[:32]), int.from_bytes(derived[32:44], "big"), b""
-    for number, at in enumerate(range(0, len(chunks), 16_400)):
-        nonce = (base ^ number).to_bytes(12, "big")
-        plaintext += aead.decrypt(nonce, chunks[at : at + 16_400], None)
-    return plaintext
+    opened = read_cobblestone(SHA512(), KEY, b"comity/1/audit\x00info", ciphertext)
+    assert opened == plaintext
 
 
 @pytest.mark.parametrize("use", ["bulk", "box"])
