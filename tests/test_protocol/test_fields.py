@@ -1,7 +1,10 @@
 """A parsed map becomes typed values only if it is exactly what was expected: [C-5]."""
 
+import doctest
+
 import pytest
 
+from comity_protocol import fields
 from comity_protocol.encoding import Value
 from comity_protocol.errors import MalformedError
 from comity_protocol.fields import (
@@ -198,3 +201,7 @@ def test_a_free_map_has_a_bound_too() -> None:
     assert map_of({}, "free") == {}
     with pytest.raises(MalformedError, match="letter, free has 2 fields, expected 0 to 1"):
         _fields(free={"a": 1, "b": 2}).map("free", high=1)
+
+
+def test_the_example_in_the_documentation_works() -> None:
+    assert doctest.testmod(fields) == (0, 2)

@@ -1,5 +1,6 @@
 """Suite 1 does what it says, and refuses what it says: [K-1] to [K-6]."""
 
+import doctest
 import hashlib
 import hmac
 import unicodedata
@@ -60,6 +61,10 @@ def _flipped(data: bytes, step: int = 1) -> list[bytes]:
         data[:at] + bytes((data[at] ^ 1 << at % 8,)) + data[at + 1 :]
         for at in range(0, len(data), step)
     ]
+
+
+def test_the_example_in_the_documentation_works() -> None:
+    assert doctest.testmod(keys) == (0, 3)
 
 
 # --- Contexts ---------------------------------------------------------------------------------
@@ -219,6 +224,17 @@ def test_a_full_signature_needs_both_halves() -> None:
         keys.verify_full(FULL.public, Context.ACT, b"message", ours[:3_309] + other[3_309:])
     with pytest.raises(VerificationError, match="ML-DSA half"):
         keys.verify_full(FULL.public, Context.ACT, b"message", other[:3_309] + ours[3_309:])
+
+
+def test_a_full_signature_is_over_the_context_with_its_length_and_the_hash_of_the_message() -> None:
+    """[K-1]: the length keeps a context and a message from flowing into each other."""
+    framed = keys._composite_message(Context.ACT.label, b"message")
+
+    assert framed == (
+        b"CompositeAlgorithmSignatures2025"
+        b"COMPSIG-MLDSA65-Ed25519-SHA512"
+        b"\x0ccomity/1/act" + hashlib.sha512(b"message").digest()
+    )
 
 
 def test_halves_of_two_keys_do_not_make_a_third() -> None:
