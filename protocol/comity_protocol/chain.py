@@ -34,6 +34,7 @@ from comity_protocol.identifiers import DeskId, DeviceId, OfficerId, short
 from comity_protocol.keys import (
     Context,
     check_fast_public,
+    check_full_public,
     check_seal_public,
     key_id,
     verify_full,
@@ -150,6 +151,9 @@ def verify_genesis(signed: SignedStatement) -> Genesis:
         raise VerificationError("genesis comes with boxes, expected none")
     for key in (genesis.log_key, genesis.relay_key, *(key for _, key in genesis.witnesses)):
         check_fast_public(key)
+    for root in genesis.roots:
+        for public in root.custodians:
+            check_full_public(public)
     known = {id_: key for root in genesis.roots for id_, key in root.custodian_keys.items()}
     if sum(len(root.custodians) for root in genesis.roots) != len(known):
         raise VerificationError("a custodian's key stands in two founding roots")
@@ -304,6 +308,7 @@ def _admit(
         if device.fast == statement.fast or device.seal == statement.seal:
             raise VerificationError("a key of the new device was another's before [S-8]")
     check_fast_public(statement.fast)
+    check_full_public(statement.full)
     check_seal_public(statement.seal)
     admins = {
         device.officer
