@@ -4,13 +4,11 @@ They return finished rows, decide nothing and change nothing. Lists come in the 
 ``Store`` promises; every one of them has a bound.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, select
 
-from comity_protocol.identifiers import ID_BYTES
 from comity_protocol.merkle import leaf_hash
 from comity_server.store import (
     AUDIT_KIND,
@@ -22,18 +20,18 @@ from comity_server.store import (
     MailboxItem,
     Parked,
     ReceiptRow,
-    Recipient,
     StatementRow,
 )
+from comity_server.store_values import unpack_counters, unpack_ids, unpack_recipients
 from comity_server.tables import (
     checkpoints,
     envelopes,
     epoch_boxes,
     leaves,
+    mailbox_items,
     parked,
     previous_epochs,
     receipts,
-    recipients,
     statements,
     tile_hashes,
 )
@@ -44,7 +42,9 @@ Among = Callable[[ColumnElement[Any], Sequence[object]], ColumnElement[bool]]
 
 _Row: TypeAlias = "Row[*tuple[Any, ...]]"
 
-_BODY: Final = case((recipients.c.kind == AUDIT_KIND, None), else_=envelopes.c.body).label("body")
+_BODY: Final = case((mailbox_items.c.kind == AUDIT_KIND, None), else_=envelopes.c.body).label(
+    "body"
+)
 
 
 def read_head(connection: Connection) -> Head:
@@ -85,12 +85,9 @@ def find_statements(
 def find_envelopes(
     connection: Connection, among: Among, ids: Sequence[bytes]
 ) -> dict[bytes, EnvelopeRow]:
-    """Read those of these envelopes that are there, with all their recipients, by id."""
-    rows = connection.execute(select(envelopes).where(among(envelopes.c.id, ids))).all()
-    if not rows:
-        return {}
-    addressed = _read_recipients(connection, among, [row.id for row in rows])
-    return {row.id: _envelope(row, addressed[row.id]) for row in rows}
+    """Read those of these envelopes that are there, by id."""
+    rows = connection.execute(select(envelopes).where(among(envelopes.c.id, ids)))
+    return {row.id: _envelope(row) for row in rows}
 
 
 def find_receipts(
@@ -106,15 +103,15 @@ def find_senders(
 ) -> dict[bytes, bytes]:
     """Read who sent these envelopes, of those that are in the mailbox of a desk, by id."""
     rows = connection.execute(
-        select(envelopes.c.id, envelopes.c.sender_desk)
-        .join(recipients, recipients.c.envelope_id == envelopes.c.id)
-        .where(
-            among(envelopes.c.id, ids),
-            recipients.c.desk == addressed_to,
-            recipients.c.counter.is_not(None),
+        select(envelopes.c.id, envelopes.c.sender_desk, envelopes.c.recipients).where(
+            among(envelopes.c.id, ids), envelopes.c.leaf_index.is_not(None)
         )
     )
-    return {row.id: row.sender_desk for row in rows}
+    return {
+        row.id: row.sender_desk
+        for row in rows
+        if any(to.desk == addressed_to for to in unpack_recipients(row.recipients))
+    }
 
 
 def read_boxes(
@@ -142,45 +139,50 @@ def read_mailbox(
     connection: Connection, desk: bytes, after_counter: int, limit: int
 ) -> list[MailboxItem]:
     """Read a page of a mailbox by ascending counter: at least one item, if there is any."""
-    addressed = and_(recipients.c.desk == desk, recipients.c.counter > after_counter)
+    addressed = and_(mailbox_items.c.desk == desk, mailbox_items.c.counter > after_counter)
     last = _last_that_fits(connection, addressed, limit)
     if last is None:
         return []
     rows = connection.execute(
         select(
-            recipients.c.counter,
+            mailbox_items.c.counter,
+            mailbox_items.c.position,
             envelopes.c.leaf_index,
             envelopes.c.core,
             envelopes.c.signature,
             _BODY,
             envelopes.c.audit,
-            recipients.c.wrap,
+            envelopes.c.recipients,
         )
-        .join(envelopes, envelopes.c.id == recipients.c.envelope_id)
-        .where(addressed, recipients.c.counter <= last)
-        .order_by(recipients.c.counter)
+        .join(envelopes, envelopes.c.leaf_index == mailbox_items.c.leaf_index)
+        .where(addressed, mailbox_items.c.counter <= last)
+        .order_by(mailbox_items.c.counter)
     )
-    return [MailboxItem(*row) for row in rows]
+    return [
+        MailboxItem(
+            counter=row.counter,
+            leaf_index=row.leaf_index,
+            core=row.core,
+            signature=row.signature,
+            body=row.body,
+            audit=row.audit,
+            wrap=unpack_recipients(row.recipients)[row.position].wrap,
+        )
+        for row in rows
+    ]
 
 
 def read_wrap(connection: Connection, envelope_id: bytes, desk: bytes) -> bytes | None:
     """Read the wrap of a desk for an envelope, or for the one whose wraps the envelope reuses."""
-    found = connection.execute(
-        select(recipients.c.wrap, envelopes.c.ref)
-        .join(envelopes, envelopes.c.id == recipients.c.envelope_id)
-        .where(recipients.c.envelope_id == envelope_id, recipients.c.desk == desk)
-    ).first()
-    if found is None:
-        return None
-    own: bytes | None = found.wrap
-    if own is not None or found.ref is None:
-        return own
-    reused: bytes | None = connection.execute(
-        select(recipients.c.wrap).where(
-            recipients.c.envelope_id == found.ref, recipients.c.desk == desk
-        )
-    ).scalar()
-    return reused
+    query = select(envelopes.c.recipients, envelopes.c.ref)
+    found = connection.execute(query.where(envelopes.c.id == envelope_id)).first()
+    if found is not None and found.ref is not None:
+        # A desk that this envelope is not addressed to gets nothing through it.
+        if all(to.desk != desk for to in unpack_recipients(found.recipients)):
+            return None
+        found = connection.execute(query.where(envelopes.c.id == found.ref)).first()
+    addressed = () if found is None else unpack_recipients(found.recipients)
+    return next((to.wrap for to in addressed if to.desk == desk), None)
 
 
 def read_receipts(
@@ -253,14 +255,15 @@ def _last_that_fits(
     # The lengths stand beside the values, so that this reads no ciphertext.
     sizes = connection.execute(
         select(
-            recipients.c.counter,
+            mailbox_items.c.counter,
             func.length(envelopes.c.core)
             + func.length(envelopes.c.audit)
+            + func.length(envelopes.c.recipients)
             + func.coalesce(func.length(_BODY), 0),
         )
-        .join(envelopes, envelopes.c.id == recipients.c.envelope_id)
+        .join(envelopes, envelopes.c.leaf_index == mailbox_items.c.leaf_index)
         .where(addressed)
-        .order_by(recipients.c.counter)
+        .order_by(mailbox_items.c.counter)
         .limit(limit)
     )
     last: int | None = None
@@ -271,20 +274,6 @@ def _last_that_fits(
             break
         last = counter
     return last
-
-
-def _read_recipients(
-    connection: Connection, among: Among, ids: Sequence[bytes]
-) -> dict[bytes, list[_Row]]:
-    """Read the recipients of envelopes in the order of ``to``, by envelope id."""
-    found: dict[bytes, list[_Row]] = defaultdict(list)
-    for row in connection.execute(
-        select(recipients)
-        .where(among(recipients.c.envelope_id, ids))
-        .order_by(recipients.c.position)
-    ):
-        found[row.envelope_id].append(row)
-    return found
 
 
 def _statement(row: _Row) -> StatementRow:
@@ -301,7 +290,7 @@ def _statement(row: _Row) -> StatementRow:
     )
 
 
-def _envelope(row: _Row, addressed: Sequence[_Row]) -> EnvelopeRow:
+def _envelope(row: _Row) -> EnvelopeRow:
     return EnvelopeRow(
         id=row.id,
         core_hash=row.core_hash,
@@ -311,24 +300,23 @@ def _envelope(row: _Row, addressed: Sequence[_Row]) -> EnvelopeRow:
         audit=row.audit,
         sender_desk=row.sender_desk,
         sender_device=row.sender_device,
-        recipients=tuple(Recipient(to.desk, to.epoch, to.kind, to.wrap) for to in addressed),
+        recipients=unpack_recipients(row.recipients),
         accepted_at=row.accepted_at,
         promise=row.promise,
         ref=row.ref,
         leaf_index=row.leaf_index,
-        counters=None if row.leaf_index is None else tuple(to.counter for to in addressed),
+        counters=None if row.counters is None else unpack_counters(row.counters),
     )
 
 
 def _receipt(row: _Row) -> ReceiptRow:
-    ids = row.envelope_ids
     return ReceiptRow(
         hash=row.hash,
         payload=row.payload,
         signature=row.signature,
         desk=row.desk,
         sender_desk=row.sender_desk,
-        envelope_ids=tuple(ids[i : i + ID_BYTES] for i in range(0, len(ids), ID_BYTES)),
+        envelope_ids=unpack_ids(row.envelope_ids),
         accepted_at=row.accepted_at,
         promise=row.promise,
         leaf_index=row.leaf_index,

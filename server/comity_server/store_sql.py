@@ -59,6 +59,13 @@ from comity_server.store import (
     StatementRow,
     StoreUnavailableError,
 )
+from comity_server.store_values import (
+    envelope_values,
+    mailbox_values,
+    pack_counters,
+    receipt_values,
+    statement_values,
+)
 
 _INCARNATION_BYTES: Final = 16
 
@@ -394,6 +401,10 @@ class SqlStore(ABC):
         self._insert(connection, tables.leaves, list(enumerate(data, start=head.size)))
         tiles = [(tile.level, tile.index, tile.hash) for tile in growth.tile_hashes]
         self._insert(connection, tables.tile_hashes, tiles)
+        items = [
+            item for row in placed if isinstance(row, EnvelopeRow) for item in mailbox_values(row)
+        ]
+        self._insert(connection, tables.mailbox_items, items)
         connection.execute(
             update(tables.head).values(size=grown.size, root=grown.root, frontier=grown.frontier)
         )
@@ -408,12 +419,10 @@ class SqlStore(ABC):
 
     def _insert_objects(self, connection: Connection, rows: Sequence[Row]) -> None:
         envelopes = [row for row in rows if isinstance(row, EnvelopeRow)]
-        self._insert(connection, tables.envelopes, [_envelope_values(row) for row in envelopes])
-        addressed = [values for row in envelopes for values in _recipient_values(row)]
-        self._insert(connection, tables.recipients, addressed)
-        receipts = [_receipt_values(row) for row in rows if isinstance(row, ReceiptRow)]
+        self._insert(connection, tables.envelopes, [envelope_values(row) for row in envelopes])
+        receipts = [receipt_values(row) for row in rows if isinstance(row, ReceiptRow)]
         self._insert(connection, tables.receipts, receipts)
-        statements = [_statement_values(row) for row in rows if isinstance(row, StatementRow)]
+        statements = [statement_values(row) for row in rows if isinstance(row, StatementRow)]
         self._insert(connection, tables.statements, statements)
 
     def _insert_boxes(self, connection: Connection, row: StatementRow, ordinal: int) -> None:
@@ -425,27 +434,10 @@ class SqlStore(ABC):
 
     def _write_places(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Fill in the places of rows that were stored without."""
-        for table, key in _KEYS.values():
-            places = [
-                {"key_": _key(row), "index_": row.leaf_index}
-                for row in rows
-                if _KEYS[_kind(row)][0] is table
-            ]
+        for kind, query in _WRITE_PLACES.items():
+            places = [_place_values(row) for row in rows if _kind(row) is kind]
             if places:
-                connection.execute(
-                    update(table)
-                    .where(table.c[key] == bindparam("key_"))
-                    .values(leaf_index=bindparam("index_")),
-                    places,
-                )
-        counters = [
-            {"key_": row.id, "position_": position, "counter_": counter}
-            for row in rows
-            if isinstance(row, EnvelopeRow)
-            for position, counter in enumerate(row.counters or ())
-        ]
-        if counters:
-            connection.execute(_WRITE_COUNTER, counters)
+                connection.execute(query, places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,20 +476,19 @@ class _Batch:
         )
 
 
-_KEYS: Final = {
-    Kind.STATEMENT: (tables.statements, "hash"),
-    Kind.ENVELOPE: (tables.envelopes, "id"),
-    Kind.RECEIPT: (tables.receipts, "hash"),
-}
+_INDEX: Final[dict[str, Any]] = {"leaf_index": bindparam("index_")}
 
-_WRITE_COUNTER: Final = (
-    update(tables.recipients)
-    .where(
-        tables.recipients.c.envelope_id == bindparam("key_"),
-        tables.recipients.c.position == bindparam("position_"),
-    )
-    .values(counter=bindparam("counter_"))
-)
+_WRITE_PLACES: Final = {
+    Kind.STATEMENT: update(tables.statements)
+    .where(tables.statements.c.hash == bindparam("key_"))
+    .values(_INDEX),
+    Kind.ENVELOPE: update(tables.envelopes)
+    .where(tables.envelopes.c.id == bindparam("key_"))
+    .values({**_INDEX, "counters": bindparam("counters_")}),
+    Kind.RECEIPT: update(tables.receipts)
+    .where(tables.receipts.c.hash == bindparam("key_"))
+    .values(_INDEX),
+}
 
 
 def create_tables(connection: Connection) -> None:
@@ -597,54 +588,8 @@ def _key(row: Row) -> bytes:
     return row.id if isinstance(row, EnvelopeRow) else row.hash
 
 
-def _statement_values(row: StatementRow) -> tuple[object, ...]:
-    return (
-        row.ordinal,
-        row.hash,
-        row.payload,
-        row.signatures,
-        row.kind,
-        row.desk,
-        row.accepted_at,
-        row.promise,
-        row.leaf_index,
-    )
-
-
-def _envelope_values(row: EnvelopeRow) -> tuple[object, ...]:
-    return (
-        row.id,
-        row.core_hash,
-        row.core,
-        row.signature,
-        row.body,
-        row.audit,
-        row.sender_desk,
-        row.sender_device,
-        row.ref,
-        row.accepted_at,
-        row.promise,
-        row.leaf_index,
-    )
-
-
-def _recipient_values(row: EnvelopeRow) -> list[tuple[object, ...]]:
-    counters = row.counters or (None,) * len(row.recipients)
-    return [
-        (row.id, position, to.desk, to.epoch, to.kind, to.wrap, counter)
-        for position, (to, counter) in enumerate(zip(row.recipients, counters, strict=True))
-    ]
-
-
-def _receipt_values(row: ReceiptRow) -> tuple[object, ...]:
-    return (
-        row.hash,
-        row.payload,
-        row.signature,
-        row.desk,
-        row.sender_desk,
-        b"".join(row.envelope_ids),
-        row.accepted_at,
-        row.promise,
-        row.leaf_index,
-    )
+def _place_values(row: Row) -> dict[str, object]:
+    values: dict[str, object] = {"key_": _key(row), "index_": row.leaf_index}
+    if isinstance(row, EnvelopeRow):
+        values["counters_"] = pack_counters(row.counters or ())
+    return values

@@ -22,7 +22,6 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    UniqueConstraint,
 )
 
 SCHEMA_VERSION: Final = 1
@@ -159,29 +158,29 @@ envelopes: Final = Table(
     Column("audit", LargeBinary, nullable=False, comment="ciphertext, handed to auditors as well"),
     Column("sender_desk", LargeBinary, nullable=False, comment="may ask for it; gets its receipts"),
     Column("sender_device", LargeBinary, nullable=False, comment="for quotas and operators"),
+    Column("recipients", LargeBinary, nullable=False, comment="who may open it, with the wraps"),
     Column("ref", LargeBinary, comment="the envelope whose wraps open this one too"),
     Column("accepted_at", BigInteger, nullable=False, comment="time that the promise states"),
     Column("promise", LargeBinary, nullable=False, comment="given again when it is sent again"),
     Column("leaf_index", BigInteger, unique=True, comment="its place in the log; empty if pending"),
+    Column("counters", LargeBinary, comment="its places in the mailboxes; empty if pending"),
 )
 
-recipients: Final = Table(
-    "recipients",
+mailbox_items: Final = Table(
+    "mailbox_items",
     metadata,
-    Column("envelope_id", LargeBinary, primary_key=True, comment="what is addressed"),
+    Column("desk", LargeBinary, primary_key=True, comment="whose mailbox it is"),
     Column(
-        "position",
-        SmallInteger,
+        "counter",
+        BigInteger,
         primary_key=True,
         autoincrement=False,
-        comment="order of the core, in which the leaf commits to the counters",
+        comment="its place in the mailbox, by which the desk pages",
     ),
-    Column("desk", LargeBinary, nullable=False, comment="whose mailbox it is in"),
-    Column("epoch", BigInteger, nullable=False, comment="which key of the desk opens it"),
-    Column("kind", SmallInteger, nullable=False, comment="file, lead or audit: what it gets"),
-    Column("wrap", LargeBinary, comment="sealed key, handed to the desk; none when reused"),
-    Column("counter", BigInteger, comment="its place in the mailbox; empty if pending"),
-    UniqueConstraint("desk", "counter", name="recipients_mailbox"),
+    Column("leaf_index", BigInteger, nullable=False, comment="which envelope it is"),
+    Column("position", SmallInteger, nullable=False, comment="which of its recipients the desk is"),
+    Column("kind", SmallInteger, nullable=False, comment="file, lead or audit: what it is given"),
+    sqlite_with_rowid=False,
 )
 
 receipts: Final = Table(

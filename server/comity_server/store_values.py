@@ -1,0 +1,113 @@
+"""Rows as the tables hold them: tuples in the order of the columns, small lists packed into bytes.
+
+The recipients of an envelope, with their wraps, and its counters are packed into one column each:
+they are written with the envelope, read with it and erased with it, and as rows of their own they
+would cost three more random writes an envelope.
+"""
+
+from struct import Struct, pack, unpack
+from typing import Final
+
+from comity_protocol.identifiers import ID_BYTES
+from comity_server.store import EnvelopeRow, ReceiptRow, Recipient, StatementRow
+
+# Desk, epoch, kind, length of the wrap that follows: 0 when there is none.
+_RECIPIENT: Final = Struct(f">{ID_BYTES}sQBI")
+
+_COUNTER_BYTES: Final = 8
+
+
+def statement_values(row: StatementRow) -> tuple[object, ...]:
+    """Give the columns of ``statements``."""
+    return (
+        row.ordinal,
+        row.hash,
+        row.payload,
+        row.signatures,
+        row.kind,
+        row.desk,
+        row.accepted_at,
+        row.promise,
+        row.leaf_index,
+    )
+
+
+def envelope_values(row: EnvelopeRow) -> tuple[object, ...]:
+    """Give the columns of ``envelopes``."""
+    return (
+        row.id,
+        row.core_hash,
+        row.core,
+        row.signature,
+        row.body,
+        row.audit,
+        row.sender_desk,
+        row.sender_device,
+        pack_recipients(row.recipients),
+        row.ref,
+        row.accepted_at,
+        row.promise,
+        row.leaf_index,
+        None if row.counters is None else pack_counters(row.counters),
+    )
+
+
+def mailbox_values(row: EnvelopeRow) -> list[tuple[object, ...]]:
+    """Give the columns of ``mailbox_items`` for each recipient of an integrated envelope."""
+    return [
+        (to.desk, counter, row.leaf_index, position, to.kind)
+        for position, (to, counter) in enumerate(
+            zip(row.recipients, row.counters or (), strict=True)
+        )
+    ]
+
+
+def receipt_values(row: ReceiptRow) -> tuple[object, ...]:
+    """Give the columns of ``receipts``."""
+    return (
+        row.hash,
+        row.payload,
+        row.signature,
+        row.desk,
+        row.sender_desk,
+        b"".join(row.envelope_ids),
+        row.accepted_at,
+        row.promise,
+        row.leaf_index,
+    )
+
+
+def pack_recipients(recipients: tuple[Recipient, ...]) -> bytes:
+    """Write recipients one after the other."""
+    parts: list[bytes] = []
+    for to in recipients:
+        wrap = to.wrap or b""
+        parts += (_RECIPIENT.pack(to.desk, to.epoch, to.kind, len(wrap)), wrap)
+    return b"".join(parts)
+
+
+def unpack_recipients(data: bytes) -> tuple[Recipient, ...]:
+    """Read what ``pack_recipients`` wrote."""
+    recipients: list[Recipient] = []
+    at = 0
+    while at < len(data):
+        desk, epoch, kind, length = _RECIPIENT.unpack_from(data, at)
+        start = at + _RECIPIENT.size
+        at = start + length
+        recipients.append(Recipient(desk, epoch, kind, data[start:at] or None))
+    return tuple(recipients)
+
+
+def pack_counters(counters: tuple[int, ...]) -> bytes:
+    """Write counters, 8 bytes each."""
+    return pack(f">{len(counters)}Q", *counters)
+
+
+def unpack_counters(data: bytes) -> tuple[int, ...]:
+    """Read what ``pack_counters`` wrote."""
+    return unpack(f">{len(data) // _COUNTER_BYTES}Q", data)
+
+
+def unpack_ids(data: bytes) -> tuple[bytes, ...]:
+    """Read identifiers that were written one after the other."""
+    return tuple(data[at : at + ID_BYTES] for at in range(0, len(data), ID_BYTES))
