@@ -114,7 +114,7 @@ class PostgresqlStore(SqlStore):
         rows = connection.execute(
             _ADVANCE, {"desk": list(amounts), "counter": list(amounts.values())}
         )
-        return dict(rows.tuples().all())
+        return {row.desk: row.counter for row in rows}
 
     def _among(self, column: ColumnElement[Any], values: Sequence[object]) -> ColumnElement[bool]:
         return column == func.any(literal(list(values), ARRAY(column.type)))
