@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from comity_client.files import is_private, write_private
-from comity_protocol.encoding import parse, serialize
+from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.errors import ComityError, OpenError
 from comity_protocol.fields import Fields
 from comity_protocol.identifiers import DeviceId
@@ -75,6 +75,9 @@ class Cost:
     memory_bytes: int = 256 * 1024 * 1024
 
 
+DEFAULT_COST: Final = Cost()
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class DeviceKeys:
     """The three keys of an officer's device; none is ever used for another's purpose.
@@ -128,7 +131,7 @@ class CustodianKey:
 Keys = DeviceKeys | CustodianKey
 
 
-def write_keys(path: Path, keys: Keys, passphrase: str, cost: Cost = Cost()) -> None:  # noqa: B008  # frozen
+def write_keys(path: Path, keys: Keys, passphrase: str, cost: Cost = DEFAULT_COST) -> None:
     """Write a new key store, or replace one, durably and readable by its owner alone.
 
     Raises:
@@ -142,8 +145,15 @@ def write_keys(path: Path, keys: Keys, passphrase: str, cost: Cost = Cost()) -> 
     salt = random_bytes(SALT_BYTES)
     key = stretch(passphrase, salt, cost.ops, cost.memory_bytes)
     box = box_encrypt(key, Context.KEY_STORE, _info(salt, cost), _write(keys))
-    header = {"v": 1, "t": "keys", "ops": cost.ops, "memory": cost.memory_bytes, "salt": salt}
-    write_private(path, serialize({**header, "box": box}))
+    file: dict[str, Value] = {
+        "v": 1,
+        "t": "keys",
+        "ops": cost.ops,
+        "memory": cost.memory_bytes,
+        "salt": salt,
+        "box": box,
+    }
+    write_private(path, serialize(file))
 
 
 def read_device_keys(path: Path, passphrase: str) -> DeviceKeys:

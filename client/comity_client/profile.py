@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -117,7 +117,7 @@ class Profile:
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    version: int
+    version: Literal[1]
     relay: str
     genesis: str
     desk: str
@@ -153,8 +153,6 @@ def read_profile(folder: Path) -> Profile:
         raise ProfileError(f"no profile in this folder: {os.strerror(error.errno or 0)}") from error
     try:
         file = msgspec.json.decode(data, type=_File)
-        if file.version != 1:
-            raise ProfileError(f"profile is of version {file.version}, expected 1")
         return Profile(
             deployment=Deployment(file.relay, bytes.fromhex(file.genesis)),
             desk=DeskId(parse_id(file.desk, "desk")),
@@ -163,7 +161,5 @@ def read_profile(folder: Path) -> Profile:
                 {DeskId(parse_id(desk, "desk")): name for desk, name in file.names.items()}
             ),
         )
-    except ProfileError:
-        raise
     except (msgspec.DecodeError, ValueError, ComityError) as error:
         raise ProfileError(f"{PROFILE_FILE} cannot be read: {error}") from error

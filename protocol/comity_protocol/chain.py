@@ -343,6 +343,9 @@ def _check_admission_box(
     desk: Desk, statement: DeviceStatement, signed: SignedStatement, newcomer: DeviceId
 ) -> None:
     """The newcomer gets exactly one box when the desk has an epoch, and none before."""
+    if signed.is_bare:
+        _check_no_boxes(signed)
+        return
     hashes = [(device, sha256(box).digest()) for device, box in signed.boxes]
     expected = [] if desk.epoch is None else [(newcomer, statement.box_hash)]
     # SPEC [S-9]: boxes are those whose hash the statement signed.
@@ -400,13 +403,10 @@ def _with_epoch(desk: Desk, epoch: EpochKeys, signed: SignedStatement, index: in
         raise VerificationError(f"epoch is {epoch.number}, expected {number} [S-7]")
     if epoch.members != tuple(desk.active):
         raise VerificationError("epoch's members are not exactly the active devices [S-7]")
-    # SPEC [S-9]: boxes are those whose hash the statement signed, one for each member.
-    if tuple(device for device, _ in signed.boxes) != epoch.members:
-        raise VerificationError("epoch does not have one box for each member [S-9]")
-    if (signed.previous is None) != (number == 1):
-        raise VerificationError("every epoch but the first seals the seed before it [S-9]")
-    if boxes_hash(signed.boxes, signed.previous) != epoch.boxes_hash:
-        raise VerificationError("epoch's boxes are not those that were signed [S-9]")
+    if signed.is_bare:
+        _check_no_boxes(signed)
+    else:
+        _check_epoch_boxes(epoch, signed)
     check_seal_public(epoch.file)
     check_seal_public(epoch.lead)
     used = {key for past in desk.epochs for key in (past.keys.file, past.keys.lead)}
@@ -414,6 +414,16 @@ def _with_epoch(desk: Desk, epoch: EpochKeys, signed: SignedStatement, index: in
     if epoch.file == epoch.lead or used & {epoch.file, epoch.lead}:
         raise VerificationError("epoch's keys are not fresh [S-8]")
     return replace(desk, epochs=(*desk.epochs, Epoch(epoch, index)))
+
+
+def _check_epoch_boxes(epoch: EpochKeys, signed: SignedStatement) -> None:
+    # SPEC [S-9]: boxes are those whose hash the statement signed, one for each member.
+    if tuple(device for device, _ in signed.boxes) != epoch.members:
+        raise VerificationError("epoch does not have one box for each member [S-9]")
+    if (signed.previous is None) != (epoch.number == 1):
+        raise VerificationError("every epoch but the first seals the seed before it [S-9]")
+    if boxes_hash(signed.boxes, signed.previous) != epoch.boxes_hash:
+        raise VerificationError("epoch's boxes are not those that were signed [S-9]")
 
 
 def _change_policy(

@@ -354,12 +354,15 @@ class SignedStatement:
         signatures: (key id of the signer, signature), ascending by signer, each signer once.
         boxes: (device, sealed epoch secret); the payload commits to them by hash.
         previous: The previous file seed under the new one, for epochs after the first.
+        is_bare: Whether it comes from the directory, which keeps boxes for those that open them. A
+            member compares its own box with the stated keys instead, see ``epochs.open_box``.
     """
 
     payload: bytes
     signatures: tuple[tuple[bytes, bytes], ...]
     boxes: tuple[tuple[DeviceId, bytes], ...] = field(default=())
     previous: bytes | None = None
+    is_bare: bool = False
 
     @property
     def hash(self) -> bytes:
