@@ -1,0 +1,118 @@
+"""What a statement says, in words that a custodian can check before signing.
+
+Every line is made from the payload that will be signed, from nothing beside it. Keys are shown as
+fingerprints, so that two people can compare them by voice.
+"""
+
+from comity_protocol.errors import MalformedError
+from comity_protocol.identifiers import short
+from comity_protocol.keys import Context, digest, fingerprint, key_id
+from comity_protocol.statements import (
+    DeskStatement,
+    DeviceStatement,
+    EpochKeys,
+    EpochStatement,
+    Genesis,
+    Link,
+    Policy,
+    PolicyStatement,
+    RemovalStatement,
+    Role,
+    Root,
+    Statement,
+    parse_genesis,
+    parse_statement,
+)
+
+
+def key_fingerprint(public: bytes) -> str:
+    """Give the fingerprint of a composite public key: eight groups of four."""
+    return fingerprint(digest(Context.KEY, public))
+
+
+def describe(payload: bytes) -> tuple[str, ...]:
+    """Say what a genesis or a statement says, one line each; the first is its heading.
+
+    Raises:
+        MalformedError: It is neither.
+    """
+    try:
+        statement = parse_statement(payload)
+    except MalformedError:
+        return _genesis(parse_genesis(payload))
+    return _statement(statement)
+
+
+def describe_root(root: Root) -> tuple[str, ...]:
+    """Say who decides for a State."""
+    return (
+        f"root of {root.code}: {root.threshold} of {len(root.custodians)} custodians decide",
+        *(f"  custodian {key_fingerprint(public)}" for public in root.custodians),
+    )
+
+
+def _genesis(genesis: Genesis) -> tuple[str, ...]:
+    return (
+        f"genesis: found the deployment {genesis.deployment.hex()}",
+        f"  log          {genesis.origin}, key {genesis.log_key.hex()}",
+        f"  relay        key {genesis.relay_key.hex()}",
+        *(f"  witness      {name}, key {key.hex()}" for name, key in genesis.witnesses),
+        f"  quorum       {genesis.quorum} of {len(genesis.witnesses)} witnesses",
+        *(f"  {line}" for root in genesis.roots for line in describe_root(root)),
+    )
+
+
+def _statement(statement: Statement) -> tuple[str, ...]:
+    where = _where(statement.link)
+    match statement:
+        case DeskStatement(party=party, authority=authority, policy=policy):
+            return (f"desk: create a {authority.value} desk of {party}", *where, *_policy(policy))
+        case DeviceStatement():
+            role = "an admin" if statement.role is Role.ADMIN else "an officer"
+            return (
+                f"device: admit a device of {role}",
+                *where,
+                f"  device       {key_id(statement.full).hex()}",
+                f"  fingerprint  {key_fingerprint(statement.full)}",
+                f"  officer      {statement.officer.hex()}",
+                "  gets         "
+                + ("the desk's current keys" if statement.box_hash else "no keys yet"),
+            )
+        case EpochStatement(epoch=epoch):
+            return (f"epoch: begin epoch {epoch.number}", *where, *_members(epoch))
+        case RemovalStatement(gone=gone, reason=reason, epoch=epoch):
+            return (
+                f"removal: remove {len(gone)} device{'s' if len(gone) > 1 else ''} ({reason.value})"
+                f" and begin epoch {epoch.number}",
+                *where,
+                *(f"  removed      {device.hex()}" for device in gone),
+                *_members(epoch),
+            )
+        case PolicyStatement(policy=policy):
+            return ("policy: change the desk's policy", *where, *_policy(policy))
+
+
+def _where(link: Link) -> tuple[str, ...]:
+    return (
+        f"  deployment   {link.deployment.hex()}",
+        f"  desk         {link.desk.hex()}, statement {link.seq}",
+    )
+
+
+def _members(epoch: EpochKeys) -> tuple[str, ...]:
+    return tuple(f"  member       {device.hex()}" for device in epoch.members)
+
+
+def _policy(policy: Policy) -> tuple[str, ...]:
+    def desks(ids: tuple[bytes, ...]) -> str:
+        return ", ".join(short(id_) for id_ in ids) or "none"
+
+    return (
+        f"  admits by    {policy.add_admins} admin{'s' if policy.add_admins > 1 else ''}"
+        " of distinct officers, or the custodians",
+        f"  auditors     of files: {desks(policy.auditors_file)};"
+        f" of leads: {desks(policy.auditors_lead)}",
+        f"  epochs       turn after {policy.epoch_days} days",
+        f"  freshness    others seal to it within {policy.fresh_hours} hours of a checkpoint",
+        f"  history      the relay keeps sealed envelopes for {policy.history_days} days",
+    )
