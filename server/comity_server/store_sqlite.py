@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, select
@@ -24,6 +25,13 @@ from comity_server.store import StoreUnavailableError, UnsafeStoreError
 from comity_server.store_sql import SqlStore, Work, create_tables, inserted_columns
 
 READERS: Final = 4
+
+# How often, and after how long each time, a new connection asks for its settings again.
+_OPEN_TRIES_MAX: Final = 1_000
+_OPEN_SECONDS: Final = 0.01
+
+# The bits of a result code that do not say more precisely why.
+_PRIMARY_CODE: Final = 0xFF
 
 # How long a transaction waits for another process before it gives up.
 _LOCK_SECONDS_MAX: Final = 10
@@ -150,7 +158,24 @@ def _make_safe(connection: sqlite3.Connection, _: object) -> None:
     # A write-ahead log that is flushed at each commit loses nothing when the power fails; the full
     # flushes are for macOS, whose plain one does not reach the disk.
     for setting, wanted, effective in _SETTINGS:
-        connection.execute(f"PRAGMA {setting} = {wanted}")
+        _set_patiently(connection, f"PRAGMA {setting} = {wanted}")
         got = connection.execute(f"PRAGMA {setting}").fetchone()
         if got != (effective,):
             raise UnsafeStoreError(f"sqlite {setting} is {got}, expected {wanted}")
+
+
+def _set_patiently(connection: sqlite3.Connection, query: str) -> None:
+    """Run a query that SQLite refuses at once, without waiting, while another one opens the file.
+
+    Raises:
+        sqlite3.OperationalError: It was still refused after 10 seconds, or for another reason.
+    """
+    for tries_left in range(_OPEN_TRIES_MAX, -1, -1):
+        try:
+            connection.execute(query)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or tries_left == 0:
+                raise
+            sleep(_OPEN_SECONDS)
+        else:
+            return

@@ -328,6 +328,7 @@ async def test_an_id_twice_in_one_batch_is_stored_once(store: Store) -> None:
     done = await accept(store, envelope(1), envelope(2), clash)
 
     assert done.envelopes[2] == done.envelopes[0]
+    assert done.envelopes[0].promise == envelope(1).promise
     assert [row.leaf_index for row in done.integrated] == [0, 1]
 
 
