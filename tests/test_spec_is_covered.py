@@ -1,0 +1,136 @@
+"""docs/PROTOCOL.md and the code say the same: rules, tables and the worked example.
+
+Three sets have to be empty: rules without code, rules without a test, and rules that somebody cites
+but the law does not have. Code cites a rule as ``SPEC [...]: ...`` above the check or as a bullet
+of its module's list of rules; a test cites it in brackets anywhere.
+"""
+
+import importlib
+import pkgutil
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import comity_client
+import comity_protocol
+import comity_server
+from comity_protocol import exchange, limits
+from comity_protocol.acts import Event
+from comity_protocol.errors import ComityError
+from comity_protocol.wire import PROBLEMS
+from support.documents import ROOT, document, rows_under
+
+PACKAGES: Final = (comity_protocol, comity_client, comity_server)
+
+ID: Final = re.compile(r"\[([A-Z]-[0-9]+)\]")
+RULE: Final = re.compile(r"^\* ((?:.|\n(?!\*|\n))+?)\s\[([A-Z]-[0-9]+)\]$", re.MULTILINE)
+CITING_LINE: Final = re.compile(r"SPEC \[|^\* \[", re.MULTILINE)
+
+
+@cache
+def law() -> str:
+    return document("PROTOCOL.md")
+
+
+@cache
+def rules() -> Counter[str]:
+    return Counter(ID.findall(law()))
+
+
+@cache
+def sources() -> tuple[str, ...]:
+    """Text of every program file; its tests are somewhere else."""
+    folders = (Path(package.__path__[0]) for package in PACKAGES)
+    return tuple(path.read_text("utf-8") for folder in folders for path in folder.rglob("*.py"))
+
+
+@cache
+def text_of_tests() -> str:
+    paths = (ROOT / "tests").rglob("*.py")
+    return "\n".join(path.read_text("utf-8") for path in paths if path != Path(__file__))
+
+
+def cited_as_rule() -> Iterator[str]:
+    for source in sources():
+        for line in source.splitlines():
+            if CITING_LINE.search(line.strip()):
+                yield from ID.findall(line)
+
+
+def test_every_rule_is_defined_exactly_once() -> None:
+    assert {rule: count for rule, count in rules().items() if count > 1} == {}
+
+
+def test_every_rule_is_one_sentence_with_a_must_that_ends_in_its_id() -> None:
+    sentences = {id_: " ".join(text.split()) for text, id_ in RULE.findall(law())}
+
+    assert sentences.keys() == rules().keys()
+    assert [i for i, text in sentences.items() if "MUST" not in text or text[-1] != "."] == []
+
+
+def test_every_rule_has_code() -> None:
+    assert sorted(rules().keys() - set(cited_as_rule())) == []
+
+
+def test_every_rule_has_a_test() -> None:
+    assert sorted(rules().keys() - set(ID.findall(text_of_tests()))) == []
+
+
+def test_nobody_cites_a_rule_that_the_law_does_not_have() -> None:
+    cited = set(ID.findall(text_of_tests())).union(*map(ID.findall, sources()))
+
+    assert sorted(cited - rules().keys()) == []
+
+
+def test_the_law_lists_the_problem_codes_of_the_wire() -> None:
+    listed = {code: (int(status), title) for code, status, title in rows_under(law(), "| code | s")}
+
+    assert listed == {code: (one.status, one.title) for code, one in PROBLEMS.items()}
+
+
+def test_the_law_lists_the_codes_of_all_errors() -> None:
+    modules = list(imported_modules())
+    listed = {code for code, _ in rows_under(law(), "| code | meaning")}
+
+    assert modules
+    assert sorted(listed ^ {error.code for error in kinds_of(ComityError)}) == []
+
+
+def test_the_law_lists_every_limit_with_its_value() -> None:
+    listed = {
+        name: int(value.replace(",", ""))
+        for name, value, _ in rows_under(law(), "| name | value | of")
+    }
+
+    assert listed == {name: value for name, value in vars(limits).items() if name.isupper()}
+
+
+def test_the_law_draws_the_table_of_the_exchange() -> None:
+    states = {state.value: state for state in exchange.State}
+    listed = [
+        exchange.Row(
+            Event(event),
+            exchange.By(by),
+            frozenset(states[name] for name in sources_.split(", ") if name != "none"),
+            None if target == "unchanged" else states[target],
+        )
+        for event, by, sources_, target in rows_under(law(), "| event | by | from")
+    ]
+
+    assert Counter(listed) == Counter(exchange.TABLE)
+
+
+def imported_modules() -> Iterator[ModuleType]:
+    """Import every module but the programs' entry points, so that every error class is there."""
+    for package in PACKAGES:
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.endswith("__main__"):
+                yield importlib.import_module(found.name)
+
+
+def kinds_of(error: type[ComityError]) -> set[type[ComityError]]:
+    return {error}.union(*(kinds_of(kind) for kind in error.__subclasses__()))
