@@ -1,0 +1,229 @@
+"""The relay as a web application: every route on one page.
+
+    comity-relay serve --data DIR --witness URL
+
+starts it; ``running`` below does the same inside a program, for tests and for the demo.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Final
+
+from aiohttp import ClientSession, web
+from nacl.signing import SigningKey
+
+from comity_protocol import wire
+from comity_protocol.checkpoint import Quorum
+from comity_protocol.keys import FastKey
+from comity_protocol.receipts import Promise, sign_promise
+from comity_protocol.signed_note import KeyType, VerifierKey
+from comity_protocol.statements import Genesis, SignedStatement
+from comity_server import middlewares, observe
+from comity_server.context import CONTEXT, Context
+from comity_server.handlers import envelopes, health, log, mailbox, statements
+from comity_server.log import Log
+from comity_server.members import Members
+from comity_server.metrics import Metrics
+from comity_server.publisher import Publisher
+from comity_server.relay import Relay
+from comity_server.settings import Settings, SettingsError
+from comity_server.signer import Signer, SignerState
+from comity_server.socket import get_socket
+from comity_server.statement_rows import genesis_row
+from comity_server.store import Store
+from comity_server.witnesses import Witness, Witnesses
+
+KEEPALIVE_SECONDS: Final = 30.0
+BACKLOG: Final = 1_024
+
+
+def make_app(context: Context) -> web.Application:
+    """Put routes and middlewares around a relay's parts."""
+    app = web.Application(middlewares=[middlewares.account, middlewares.problems])
+    app[CONTEXT] = context
+    app.on_response_prepare.append(middlewares.stamp)
+    get, post = web.get, web.post
+    app.router.add_routes(
+        [
+            # The deployment and who is in it.
+            get(wire.GENESIS, statements.get_genesis, allow_head=False),
+            post(wire.STATEMENTS, statements.post_statement),
+            get(wire.STATEMENTS, statements.get_statements, allow_head=False),
+            get(wire.BOXES, statements.get_boxes, allow_head=False),
+            # Sending.
+            post(wire.ENVELOPES, envelopes.post_envelope),
+            get(wire.ENVELOPES + "/{envelope}", envelopes.get_envelope, allow_head=False),
+            post(wire.RECEIPTS, envelopes.post_receipt),
+            # Receiving.
+            get(wire.MAILBOX, mailbox.get_mailbox, allow_head=False),
+            get(wire.RECEIPTS, mailbox.get_receipts, allow_head=False),
+            get(wire.WRAPS + "/{envelope}", envelopes.get_wrap, allow_head=False),
+            get(wire.SOCKET, get_socket, allow_head=False),
+            # The log, for everyone.
+            get(wire.PROOF + "/{index}", log.get_proof, allow_head=False),
+            get(wire.CHECKPOINT, log.get_checkpoint, allow_head=False),
+            get(wire.TILE + "/entries/{place:.+}", log.get_entries, allow_head=False),
+            get(wire.TILE + "/{level:[0-9]+}/{place:.+}", log.get_tile, allow_head=False),
+            # Health.
+            get(wire.NONCE, health.get_nonce, allow_head=False),
+            get("/livez", health.get_livez, allow_head=False),
+            get("/readyz", health.get_readyz, allow_head=False),
+            get("/metrics", health.get_metrics, allow_head=False),
+            get("/version", health.get_version, allow_head=False),
+            get("/openapi.yaml", health.get_openapi, allow_head=False),
+        ]
+    )
+    return app
+
+
+@asynccontextmanager
+async def running(
+    *,
+    settings: Settings,
+    store: Store,
+    genesis: SignedStatement,
+    log_key: SigningKey,
+    relay_key: FastKey,
+    clock: Callable[[], float],
+) -> AsyncIterator[Context]:
+    """Run a relay's parts around an opened store, without listening yet.
+
+    Args:
+        settings: How it is set up.
+        store: Opened by the caller, who also closes it.
+        genesis: The deployment's, as installed.
+        log_key: Secret key of the log.
+        relay_key: Secret key for promises.
+        clock: Seconds since 1970 UTC.
+
+    Raises:
+        SettingsError: A key is not the genesis's, or too few witnesses have an address.
+        ComityError: The store or the signer's state is another deployment's, or damaged.
+    """
+    metrics = Metrics()
+    members = Members(store, genesis)
+    founding = members.view.directory.genesis
+    check_keys(founding, log_key, relay_key)
+    _check_witnesses(founding, settings)
+    relay = Relay(
+        store=store,
+        members=members,
+        key=relay_key,
+        settings=settings,
+        metrics=metrics,
+        clock=clock,
+        holder=secrets.token_hex(8),
+    )
+    await _install(store, genesis, relay_key, int(clock()))
+    await members.refresh()
+    key = VerifierKey(founding.origin, KeyType.ED25519, founding.log_key)
+    log_ = Log(store, key)
+    context = Context(founding, genesis, settings, store, members, relay, log_, metrics, clock)
+    state = SignerState(settings.signer_path, founding.origin)
+    try:
+        async with ClientSession(auto_decompress=False) as session:
+            publisher = Publisher(
+                relay=relay,
+                log=log_,
+                signer=Signer(state, store, log_key, founding.origin),
+                witnesses=_witnesses(founding, settings, session, metrics),
+                key=key,
+                quorum=_quorum(founding),
+                settings=settings,
+                metrics=metrics,
+                clock=clock,
+            )
+            await publisher.show()
+            await relay.poll()
+            async with _background(relay.run(), publisher.run()):
+                yield context
+                await relay.drain(settings.drain_seconds)
+            await relay.close()
+    finally:
+        state.close()
+
+
+def check_keys(genesis: Genesis, log_key: SigningKey, relay_key: FastKey) -> None:
+    """Check that the keys here are those that the founding States named.
+
+    Raises:
+        SettingsError: One is not.
+    """
+    if bytes(log_key.verify_key) != genesis.log_key:
+        raise SettingsError("log key of this folder is not the one that the genesis names")
+    if relay_key.public != genesis.relay_key:
+        raise SettingsError("relay key of this folder is not the one that the genesis names")
+
+
+@asynccontextmanager
+async def listening(context: Context) -> AsyncIterator[str]:
+    """Serve a running relay over HTTP; give its URL. On leaving, sockets and requests are ended."""
+    settings = context.settings
+    runner = web.AppRunner(
+        make_app(context),
+        handle_signals=False,
+        access_log=None,
+        # A body with a lying Content-Encoding would fail inside the web server; it is refused.
+        auto_decompress=False,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        shutdown_timeout=settings.drain_seconds,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        context.is_stopping = True
+        context.relay.is_stopping = True
+        await site.stop()
+        context.relay.hub.look_again()
+        context.relay.hub.end()
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _background(*jobs: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run jobs beside the body; when one fails the body is cancelled and the error raised."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(job) for job in jobs]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _install(store: Store, genesis: SignedStatement, key: FastKey, at: int) -> None:
+    """Make the genesis statement 1 and leaf 0 of an empty store."""
+    if (await store.head()).statements == 0:
+        promise = sign_promise(key, Promise(genesis.hash, at))
+        await store.accept_statement(genesis_row(genesis, promise, at), expected_ordinal=0)
+        observe.event("genesis-installed", hash=genesis.hash.hex())
+    (first,) = await store.statements(0, 1)
+    if first.payload != genesis.payload or first.leaf_index != 0:
+        raise SettingsError("database is another deployment's; give each deployment its own")
+
+
+def _check_witnesses(genesis: Genesis, settings: Settings) -> None:
+    if len(settings.witnesses) < genesis.quorum:
+        raise SettingsError(
+            f"{len(settings.witnesses)} witnesses have an address and the genesis demands"
+            f" {genesis.quorum}; name the others with --witness"
+        )
+
+
+def _quorum(genesis: Genesis) -> Quorum:
+    keys = (VerifierKey(name, KeyType.COSIGNATURE_V1, key) for name, key in genesis.witnesses)
+    return Quorum(genesis.quorum, tuple(keys))
+
+
+def _witnesses(
+    genesis: Genesis, settings: Settings, session: ClientSession, metrics: Metrics
+) -> Witnesses:
+    keys = _quorum(genesis).witnesses
+    seconds = settings.checkpoint_wait_seconds
+    return Witnesses([Witness(url, keys, session, metrics, seconds) for url in settings.witnesses])

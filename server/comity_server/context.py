@@ -1,0 +1,62 @@
+"""What every handler of one relay process shares."""
+
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiohttp import web
+
+from comity_protocol.statements import Genesis, SignedStatement
+from comity_server.log import Log
+from comity_server.members import Members
+from comity_server.metrics import Metrics
+from comity_server.relay import Relay
+from comity_server.settings import Settings
+from comity_server.store import Store
+from comity_server.tokens import Nonces, ReplayCache
+
+TRACE_HEADER: Final = "Comity-Trace"
+_TRACE_BYTES: Final = 8
+
+
+@dataclass(slots=True)
+class Context:
+    """The parts of a running relay.
+
+    Attributes:
+        genesis: Of the deployment.
+        signed_genesis: The same with its signatures, as served.
+        clock: Seconds since 1970 UTC.
+        waiting: Long polls that wait now.
+        reading: Bodies of requests without a token that are being read now.
+        sockets: Open WebSockets by device.
+    """
+
+    genesis: Genesis
+    signed_genesis: SignedStatement
+    settings: Settings
+    store: Store
+    members: Members
+    relay: Relay
+    log: Log
+    metrics: Metrics
+    clock: Callable[[], float]
+    nonces: Nonces = field(default_factory=Nonces)
+    replays: ReplayCache = field(default_factory=ReplayCache)
+    waiting: int = 0
+    reading: int = 0
+    sockets: Counter[bytes] = field(default_factory=Counter)
+    is_stopping: bool = False
+
+
+CONTEXT: Final = web.AppKey("context", Context)
+TRACE: Final = web.RequestKey("trace", str)
+
+
+def trace_of(request: web.Request) -> str:
+    """Give the id of a request, by which an operator finds it in the log."""
+    if TRACE not in request:
+        request[TRACE] = secrets.token_hex(_TRACE_BYTES)
+    return request[TRACE]

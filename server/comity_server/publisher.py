@@ -1,0 +1,110 @@
+"""Publishes witnessed checkpoints: sign, have it cosigned, keep it, show it.
+
+When nothing was added the last head is cosigned again, as a heartbeat: an outage then shows.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from comity_protocol.checkpoint import Quorum, add_signatures, note_hash, verify_quorum
+from comity_protocol.errors import ComityError
+from comity_protocol.signed_note import VerifierKey
+from comity_server import observe
+from comity_server.log import Log
+from comity_server.metrics import Metrics
+from comity_server.relay import Relay
+from comity_server.settings import Settings
+from comity_server.signer import Signer, SignerError
+from comity_server.witnesses import Witnesses
+
+BACKOFF_SECONDS_MAX: Final = 30.0
+
+
+class Publisher:
+    """The one task that moves the witnessed checkpoint forward."""
+
+    def __init__(
+        self,
+        *,
+        relay: Relay,
+        log: Log,
+        signer: Signer,
+        witnesses: Witnesses,
+        key: VerifierKey,
+        quorum: Quorum,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        """Put the parts together; ``key`` and ``quorum`` are those of the genesis."""
+        self._relay: Final = relay
+        self._log: Final = log
+        self._signer: Final = signer
+        self._witnesses: Final = witnesses
+        self._key: Final = key
+        self._quorum: Final = quorum
+        self._settings: Final = settings
+        self._metrics: Final = metrics
+        self._clock: Final = clock
+
+    async def run(self) -> None:
+        """Publish for ever: soon after the log grew, and at every heartbeat."""
+        backoff = self._settings.checkpoint_seconds
+        while True:
+            try:
+                await self._wait_for_work()
+                if self._relay.is_holder:
+                    await self.publish()
+                backoff = self._settings.checkpoint_seconds
+            except ComityError as error:
+                if isinstance(error, SignerError):
+                    self._metrics.signer_refusals.inc()
+                observe.alarm("checkpoint-failed", error, reason=str(error))
+                self._relay.grown.set()
+                backoff = min(2 * backoff, BACKOFF_SECONDS_MAX)
+            await asyncio.sleep(backoff)
+
+    async def publish(self) -> None:
+        """Sign the present head, have it cosigned and publish it.
+
+        Raises:
+            SignerError: The signer refuses.
+            ComityError: There is no quorum; nothing is published.
+        """
+        if not self._signer.is_cleared:
+            await self._clear()
+        size, note = await self._signer.sign()
+        lines = await self._witnesses.cosign(
+            note, size, self._log.consistency, quorum=self._quorum.threshold
+        )
+        witnessed = add_signatures(note, lines)
+        # What is published is checked exactly as a client will check it.
+        verify_quorum(witnessed, self._key, self._quorum)
+        hashed = note_hash(witnessed)
+        await self._relay.store.publish_checkpoint(size, witnessed, hashed, int(self._clock()))
+        self._relay.recent.checkpoints.put(hashed, True)
+        self._metrics.checkpoints.inc()
+        await self.show()
+
+    async def show(self) -> None:
+        """Take the newest published checkpoint, of this process or another, into use."""
+        if await self._log.refresh():
+            newest = self._log.newest()
+            self._metrics.checkpoint_size.set(newest.size)
+            self._metrics.checkpoint_at.set(newest.at)
+            observe.event("checkpoint-published", size=newest.size, hash=newest.note_hash.hex())
+
+    async def _clear(self) -> None:
+        sizes = await self._witnesses.ask(await self._signer.probe())
+        threshold, count = self._quorum.threshold, len(self._quorum.witnesses)
+        await self._signer.clear(sizes, answers_min=count - threshold + 1)
+
+    async def _wait_for_work(self) -> None:
+        """Wait until the log grew or the heartbeat is due."""
+        try:
+            async with asyncio.timeout(self._settings.heartbeat_seconds):
+                await self._relay.grown.wait()
+        except TimeoutError:
+            return
+        self._relay.grown.clear()
