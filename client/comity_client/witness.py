@@ -40,6 +40,7 @@ from comity_protocol.errors import ComityError, LimitError, MalformedError, Veri
 from comity_protocol.limits import (
     WITNESS_BODY_SECONDS_MAX,
     WITNESS_IDLE_SECONDS_MAX,
+    WITNESS_LINGER_SECONDS_MAX,
     WITNESS_REQUEST_BYTES_MAX,
     WITNESS_REQUESTS_AT_ONCE_MAX,
     WITNESS_STOP_SECONDS_MAX,
@@ -222,7 +223,7 @@ def make_witness_app(
     *,
     body_seconds_max: float = WITNESS_BODY_SECONDS_MAX,
 ) -> web.Application:
-    """Make the web application of a witness; run it with `auto_decompress=False`.
+    """Make the web application of a witness, for `make_witness_runner`.
 
     Args:
         state: its memory, which the caller closes.
@@ -245,8 +246,6 @@ def make_witness_app(
                     body = await request.read()
             except TimeoutError:
                 return _refuse(HTTPStatus.REQUEST_TIMEOUT, "body did not arrive in time")
-            except web.RequestPayloadError:
-                return _refuse(HTTPStatus.BAD_REQUEST, "body is not well-formed")
             answer = witness.add_checkpoint(body)
         return web.Response(
             status=answer.status, body=answer.text.encode(), content_type=answer.content_type
@@ -259,6 +258,19 @@ def make_witness_app(
     app.router.add_post("/add-checkpoint", add_checkpoint)
     app.router.add_get("/livez", livez)
     return app
+
+
+def make_witness_runner(app: web.Application) -> web.AppRunner:
+    """Prepare the web server of a witness, with a bound on every wait."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        # A body that lies about its encoding must meet our refusal, not a decompressor.
+        auto_decompress=False,
+        keepalive_timeout=WITNESS_IDLE_SECONDS_MAX,
+        lingering_time=WITNESS_LINGER_SECONDS_MAX,
+        shutdown_timeout=WITNESS_STOP_SECONDS_MAX,
+    )
 
 
 def _refuse(status: HTTPStatus, reason: str) -> web.Response:
@@ -305,13 +317,7 @@ async def run_witness(
         OSError: the address cannot be bound.
     """
     key, state = open_witness(settings.data, settings.name)
-    runner = web.AppRunner(
-        make_witness_app(state, key, clock, settings.logs),
-        access_log=None,
-        auto_decompress=False,
-        keepalive_timeout=WITNESS_IDLE_SECONDS_MAX,
-        shutdown_timeout=WITNESS_STOP_SECONDS_MAX,
-    )
+    runner = make_witness_runner(make_witness_app(state, key, clock, settings.logs))
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     try:
         await runner.setup()

@@ -151,7 +151,6 @@ class WitnessState:
         with ExitStack() as undo:
             try:
                 connection = undo.enter_context(closing(_connect(path, "rw")))
-                state = cls(connection)
                 (check,) = connection.execute("PRAGMA quick_check(1)").fetchone()
                 owner = connection.execute("SELECT verifier_key FROM witness").fetchone()
                 (count,) = connection.execute("SELECT count(*) FROM seen").fetchone()
@@ -163,6 +162,7 @@ class WitnessState:
                 raise WitnessStateError(f"{path.name} has cosignatures, but {KEY_FILE} is missing")
             if key is not None and owner != (key.serialize(),):
                 raise WitnessStateError(f"{path.name} belongs to another key than {KEY_FILE}")
+            state = cls(connection)
             undo.pop_all()
             return state
 
@@ -235,8 +235,7 @@ class WitnessState:
             yield self._connection
             self._connection.execute("COMMIT")
         except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            self._connection.rollback()  # Does nothing when the failure has already undone it.
             raise
 
 

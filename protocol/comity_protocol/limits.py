@@ -151,6 +151,9 @@ WITNESS_BODY_SECONDS_MAX: Final = 10
 # Seconds that an idle connection to a witness stays open.
 WITNESS_IDLE_SECONDS_MAX: Final = 30
 
+# Seconds that a witness goes on reading after a refusal, so that the refusal is not lost.
+WITNESS_LINGER_SECONDS_MAX: Final = 1
+
 # Seconds that a witness waits for requests under way when it is asked to stop.
 WITNESS_STOP_SECONDS_MAX: Final = 5
 
