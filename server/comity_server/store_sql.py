@@ -19,7 +19,7 @@ How many processes may accept at once and still write one log:
 import secrets
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, assert_never
 
@@ -114,12 +114,12 @@ class SqlStore(ABC):
         """Run work in a transaction that may change things; commit it durably."""
 
     @abstractmethod
-    async def _ask(self, work: Work[Result]) -> Result:
-        """Run work that only reads, on one snapshot."""
+    async def _read(self, work: Work[Result]) -> Result:
+        """Run work that only reads what was committed before it began, or since."""
 
     @abstractmethod
-    def _is_conflict(self, error: SQLAlchemyError) -> bool:
-        """Whether a transaction failed only because of another one, so that it may start again."""
+    def _may_repeat(self, error: SQLAlchemyError) -> bool:
+        """Whether work failed because others were first, or on a connection found to be dead."""
 
     @abstractmethod
     def _share_directory(self, connection: Connection) -> None:
@@ -241,13 +241,21 @@ class SqlStore(ABC):
     # One transaction each.
 
     async def _change(self, work: Work[Result]) -> Result:
-        """Run work in a transaction, again when it failed only because of another one."""
+        return await self._repeat(lambda: self._transact(work))
+
+    async def _ask(self, work: Work[Result]) -> Result:
+        return await self._repeat(lambda: self._read(work))
+
+    async def _repeat(self, run: Callable[[], Awaitable[Result]]) -> Result:
+        """Run a transaction, again when that helps; to do it twice is to do it once [R-2]."""
         for _ in range(_TRIES_MAX):
             try:
-                return await self._transact(work)
+                return await run()
             except SQLAlchemyError as error:
-                if not self._is_conflict(error):
+                if not self._may_repeat(error):
                     raise StoreUnavailableError.of(error) from error
+            except OSError as error:  # What the network says reaches us as it is.
+                raise StoreUnavailableError.of(error) from error
         raise ContentionError(f"others changed the same rows {_TRIES_MAX} times in a row")
 
     def _accept_statement(

@@ -14,14 +14,23 @@ from concurrent.futures import ThreadPoolExecutor
 from time import sleep
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    bindparam,
+    create_engine,
+    event,
+    select,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from comity_server import tables
-from comity_server.store import StoreUnavailableError, UnsafeStoreError
+from comity_server.store import UnsafeStoreError
 from comity_server.store_sql import SqlStore, Work, create_tables, inserted_columns
 
 READERS: Final = 4
@@ -76,13 +85,10 @@ class SqliteStore(SqlStore):
     async def _transact(self, work: Work[Result]) -> Result:
         return await _run(self._writer, self._writing, work)
 
-    async def _ask(self, work: Work[Result]) -> Result:
-        try:
-            return await _run(self._readers, self._reading, work)
-        except SQLAlchemyError as error:
-            raise StoreUnavailableError.of(error) from error
+    async def _read(self, work: Work[Result]) -> Result:
+        return await _run(self._readers, self._reading, work)
 
-    def _is_conflict(self, error: SQLAlchemyError) -> bool:
+    def _may_repeat(self, error: SQLAlchemyError) -> bool:
         # The writer is alone from before it reads until it commits.
         return False
 
@@ -100,11 +106,13 @@ class SqliteStore(SqlStore):
 
     def _advance(self, connection: Connection, amounts: Mapping[bytes, int]) -> dict[bytes, int]:
         connection.exec_driver_sql(_ADVANCE, list(amounts.items()))
-        counters = select(tables.mailboxes).where(tables.mailboxes.c.desk.in_(amounts))
+        mailboxes = tables.mailboxes
+        counters = select(mailboxes).where(self._among(mailboxes.c.desk, list(amounts)))
         return {row.desk: row.counter for row in connection.execute(counters)}
 
     def _among(self, column: ColumnElement[Any], values: Sequence[object]) -> ColumnElement[bool]:
-        return column.in_(values)
+        # SQLAlchemy looks at each value of a list, but takes those of one parameter as they are.
+        return column.in_(bindparam(None, list(values), expanding=True, type_=column.type))
 
 
 _INSERTS: Final = {

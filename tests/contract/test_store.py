@@ -39,7 +39,9 @@ from comity_server.store import (
     StoreUnavailableError,
     UnsafeStoreError,
 )
+from comity_server.store_postgresql import PostgresqlStore
 from comity_server.stores import open_store
+from support.postgres import PostgresServer
 
 
 def name(*parts: object) -> bytes:
@@ -981,9 +983,56 @@ async def test_a_setting_that_turns_unsafe_does_not_reach_the_relay(postgres_url
         with pytest.raises(UnsafeStoreError):
             async with place.opened():
                 pass
-        await accept(store, envelope(1))
+        done = await accept(store, envelope(1))
 
-        assert await store.envelope(envelope(1).id) is not None
+    assert done.head.size == 1
+
+
+async def test_the_setting_of_a_connection_is_pinned(postgres_url: str) -> None:
+    """[R-4] A later change of the server's configuration does not reach it."""
+    store = PostgresqlStore(make_url(postgres_url))
+    await store.open()
+
+    async with store._writing.connect() as connection:
+        source = await connection.execute(
+            text("SELECT source FROM pg_settings WHERE name = 'synchronous_commit'")
+        )
+        assert source.scalar_one() == "session"
+
+    await store.close()
+
+
+async def test_a_database_that_was_killed_is_used_again_with_all_that_was_accepted(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """[R-1]"""
+    async with Place(postgres_url).opened() as (store,):
+        await accept(store, envelope(1))
+        postgres_server.kill()
+        postgres_server.start()
+        done = await accept(store, envelope(1), envelope(2))
+        postgres_server.kill()
+        postgres_server.start()
+        items = await store.mailbox(BETA, 0, 10)
+
+    assert [row.counters for row in done.envelopes] == [(1, 1), (2, 2)]
+    assert [item.counter for item in items] == [1, 2]
+
+
+async def test_a_database_that_is_down_is_named_unavailable(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    async with Place(postgres_url).opened() as (store,):
+        await store.head()
+        postgres_server.stop()
+
+        with pytest.raises(StoreUnavailableError, match="database failed"):
+            await accept(store, envelope(1))
+        with pytest.raises(StoreUnavailableError, match="database failed"):
+            await store.head()
+        postgres_server.start()
+
+        assert (await accept(store, envelope(1))).head.size == 1
 
 
 async def test_a_database_that_cannot_be_opened_is_named_unavailable(tmp_path: Path) -> None:
