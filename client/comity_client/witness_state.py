@@ -288,10 +288,10 @@ def _write_key(path: Path, key: WitnessKey) -> None:
 
 
 def _read_key(path: Path, name: str) -> WitnessKey:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise WitnessStateError(f"{path.name} can be read by others, expected mode 600")
-        text = file.read(_KEY_BYTES_MAX)
+        text = file.read(_KEY_BYTES_MAX).decode("utf-8", "replace")
     head = f"{_KEY_PREFIX}{name}+"
     if not text.startswith(head) or not text.endswith("\n"):
         raise WitnessStateError(f"{path.name} is not the key of the witness with the name given")

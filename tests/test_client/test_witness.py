@@ -576,6 +576,10 @@ def change_key_id(data: Path) -> None:
     (data / KEY_FILE).write_text(f"{head[:-8]}00000000+{material}")
 
 
+def overwrite_key(data: Path) -> None:
+    (data / KEY_FILE).write_bytes(b"\xff\xfe\n")
+
+
 def rename_key(data: Path) -> None:
     text = (data / KEY_FILE).read_text()
     (data / KEY_FILE).write_text(text.replace("/w1", "/w2"))
@@ -594,6 +598,7 @@ def rename_key(data: Path) -> None:
         (cut_key, "witness.key is damaged"),
         (shorten_key, "witness.key is damaged"),
         (change_key_id, "witness.key is damaged"),
+        (overwrite_key, r"witness.key is not the key of the witness with the name given"),
         (rename_key, "witness.key is not the key of the witness with the name given"),
     ],
 )
