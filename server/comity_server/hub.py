@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-from comity_protocol.encoding import serialize
+from comity_protocol.encoding import Value, serialize
 from comity_server.store import AUDIT_KIND, EnvelopeRow, MailboxItem, ReceiptRow, Row
 
 
@@ -118,6 +118,7 @@ class Hub:
                         body,
                         row.audit,
                         recipient.wrap,
+                        row.counters,
                     )
                 )
                 for follower in followers:
@@ -133,7 +134,7 @@ def item_frame(item: MailboxItem) -> bytes:
     return serialize(["item", *item_values(item)])
 
 
-def item_values(item: MailboxItem) -> list[int | bytes | None]:
+def item_values(item: MailboxItem) -> list[Value]:
     """Give an envelope as it stands in a page."""
     return [
         item.counter,
@@ -143,6 +144,7 @@ def item_values(item: MailboxItem) -> list[int | bytes | None]:
         item.body,
         item.audit,
         item.wrap,
+        list(item.counters),
     ]
 
 

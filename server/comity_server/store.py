@@ -237,6 +237,8 @@ class MailboxItem:
         body: The body's ciphertext; None for an auditor.
         audit: The audit record's ciphertext.
         wrap: This desk's wrap; None when the envelope reuses one, see ``Store.wrap``.
+        counters: Its place in the mailbox of every recipient, in the order of the core's ``to``:
+            without them nobody can recompute the leaf.
     """
 
     counter: int
@@ -246,6 +248,7 @@ class MailboxItem:
     body: bytes | None
     audit: bytes
     wrap: bytes | None
+    counters: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,7 @@ def read_mailbox(
             _BODY,
             envelopes.c.audit,
             envelopes.c.recipients,
+            envelopes.c.counters,
         )
         .join(envelopes, envelopes.c.leaf_index == mailbox_items.c.leaf_index)
         .where(addressed, mailbox_items.c.counter <= last)
@@ -167,6 +168,7 @@ def read_mailbox(
             body=row.body,
             audit=row.audit,
             wrap=unpack_recipients(row.recipients)[row.position].wrap,
+            counters=unpack_counters(row.counters),
         )
         for row in rows
     ]

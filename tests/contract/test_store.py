@@ -701,8 +701,8 @@ async def test_a_mailbox_holds_what_is_addressed_to_the_desk_and_nothing_else(
     )
 
     assert await store.mailbox(ALPHA, 0, 10) == [
-        MailboxItem(1, 0, b"core 1", bytes(64), b"body", b"audit", b"wrap" + ALPHA),
-        MailboxItem(2, 2, b"core 3", bytes(64), b"body", b"audit", b"wrap" + ALPHA),
+        MailboxItem(1, 0, b"core 1", bytes(64), b"body", b"audit", b"wrap" + ALPHA, (1, 1)),
+        MailboxItem(2, 2, b"core 3", bytes(64), b"body", b"audit", b"wrap" + ALPHA, (2, 2)),
     ]
 
 
