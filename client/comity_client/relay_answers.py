@@ -1,0 +1,217 @@
+"""What the relay answers, parsed once into types. Nothing in it is believed yet."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from comity_protocol.encoding import Value, parse
+from comity_protocol.errors import MalformedError
+from comity_protocol.fields import Fields, array_of, bytes_of, integer_of
+from comity_protocol.keys import FAST_SIGNATURE_BYTES
+from comity_protocol.limits import (
+    AUDIT_BYTES_MAX,
+    BODY_BYTES_MAX,
+    BOX_BYTES_MAX,
+    CHAIN_STATEMENTS_MAX,
+    CORE_BYTES_MAX,
+    NOTE_BYTES_MAX,
+    PREVIOUS_BOX_BYTES_MAX,
+    PROOF_HASHES_MAX,
+    RECEIPT_BYTES_MAX,
+    RECIPIENTS_MAX,
+    STATEMENT_BYTES_MAX,
+    WRAP_BYTES_MAX,
+)
+from comity_protocol.merkle import HASH_BYTES, SIZE_MAX
+from comity_protocol.receipts import Signed
+from comity_protocol.statements import SignedStatement, parse_signatures
+
+PAGE_STATEMENTS: Final = 200
+PAGE_ENVELOPES: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """A statement with its place in the log and the proof of it."""
+
+    ordinal: int
+    leaf_index: int
+    signed: SignedStatement
+    proof: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatementPage:
+    """Statements under a checkpoint, by ascending ordinal."""
+
+    note: bytes
+    items: tuple[Logged, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """The calling device's sealed secrets, and its desk's chain of previous seeds, by epoch."""
+
+    own: dict[int, bytes]
+    previous: dict[int, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """An envelope out of a mailbox.
+
+    Attributes:
+        counters: Its place in the mailbox of each recipient, in the order of ``to``.
+    """
+
+    counter: int
+    leaf_index: int
+    core: bytes
+    signature: bytes
+    body: bytes | None
+    audit: bytes
+    wrap: bytes | None
+    counters: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an envelope is; both None before it is in the log."""
+
+    index: int | None
+    counters: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptItem:
+    """A receipt and its place in the log."""
+
+    leaf_index: int
+    signed: Signed
+
+
+def parse_statements(data: bytes) -> StatementPage:
+    """Read a page of statements."""
+    fields = Fields.of(parse(data), "page of statements", {"note", "size", "items"})
+    fields.integer("size", high=SIZE_MAX)
+    return StatementPage(
+        fields.bytes("note", high=NOTE_BYTES_MAX),
+        tuple(_logged(item) for item in fields.array("items", high=PAGE_STATEMENTS)),
+    )
+
+
+def _logged(value: Value) -> Logged:
+    what = "logged statement"
+    ordinal, index, payload, signatures, proof = array_of(value, what, low=5, high=5)
+    return Logged(
+        ordinal=integer_of(ordinal, f"{what}, ordinal", low=1, high=SIZE_MAX),
+        leaf_index=_index(index, what),
+        signed=SignedStatement(
+            bytes_of(payload, f"{what}, payload", low=1, high=STATEMENT_BYTES_MAX),
+            parse_signatures(signatures),
+            is_bare=True,
+        ),
+        proof=tuple(
+            bytes_of(hash_, f"{what}, proof", length=HASH_BYTES)
+            for hash_ in array_of(proof, f"{what}, proof", high=PROOF_HASHES_MAX)
+        ),
+    )
+
+
+def parse_boxes(data: bytes) -> Boxes:
+    """Read the boxes of a device."""
+    fields = Fields.of(parse(data), "boxes", {"boxes", "previous"})
+    return Boxes(
+        _by_epoch(fields, "boxes", BOX_BYTES_MAX),
+        _by_epoch(fields, "previous", PREVIOUS_BOX_BYTES_MAX),
+    )
+
+
+def _by_epoch(fields: Fields, name: str, bytes_max: int) -> dict[int, bytes]:
+    pairs = (
+        array_of(item, name, low=2, high=2)
+        for item in fields.array(name, high=CHAIN_STATEMENTS_MAX)
+    )
+    return {
+        integer_of(epoch, f"{name}, epoch", low=1, high=1 << 32): bytes_of(
+            box, name, low=1, high=bytes_max
+        )
+        for epoch, box in pairs
+    }
+
+
+def parse_mailbox(data: bytes) -> tuple[Arrived, ...]:
+    """Read a page of a mailbox."""
+    fields = Fields.of(parse(data), "page of the mailbox", {"items"})
+    return tuple(arrived(item) for item in fields.array("items", high=PAGE_ENVELOPES))
+
+
+def arrived(value: Value) -> Arrived:
+    """Read an envelope out of a page or a pushed frame."""
+    what = "arrived envelope"
+    counter, index, core, signature, body, audit, wrap, *rest = array_of(value, what, low=7, high=8)
+    return Arrived(
+        counter=integer_of(counter, f"{what}, counter", low=1, high=SIZE_MAX),
+        leaf_index=_index(index, what),
+        core=bytes_of(core, f"{what}, core", high=CORE_BYTES_MAX),
+        signature=bytes_of(signature, f"{what}, signature", length=FAST_SIGNATURE_BYTES),
+        body=None if body is None else bytes_of(body, f"{what}, body", high=BODY_BYTES_MAX),
+        audit=bytes_of(audit, f"{what}, audit", high=AUDIT_BYTES_MAX),
+        wrap=None if wrap is None else bytes_of(wrap, f"{what}, wrap", high=WRAP_BYTES_MAX),
+        counters=_counters(rest[0]) if rest else None,
+    )
+
+
+def parse_place(data: bytes) -> Place:
+    """Read where an envelope is."""
+    fields = Fields.of(parse(data), "place of an envelope", {"promise", "index", "counters"})
+    if fields.value("index") is None or fields.value("counters") is None:
+        return Place(None, None)
+    return Place(fields.integer("index", high=SIZE_MAX), _counters(fields.value("counters")))
+
+
+def parse_receipts(data: bytes) -> tuple[ReceiptItem, ...]:
+    """Read a page of receipts."""
+    fields = Fields.of(parse(data), "page of receipts", {"items"})
+    return tuple(_receipt(item) for item in fields.array("items", high=PAGE_ENVELOPES))
+
+
+def _receipt(value: Value) -> ReceiptItem:
+    index, payload, signature = array_of(value, "receipt item", low=3, high=3)
+    return ReceiptItem(
+        _index(index, "receipt item"),
+        Signed(
+            bytes_of(payload, "receipt", low=1, high=RECEIPT_BYTES_MAX),
+            bytes_of(signature, "receipt, signature", length=FAST_SIGNATURE_BYTES),
+        ),
+    )
+
+
+def parse_hashes(data: bytes, width: int) -> tuple[bytes, ...]:
+    """Read a tile of the log (C2SP tlog-tiles)."""
+    if len(data) != width * HASH_BYTES:
+        raise MalformedError(f"tile is {len(data)} bytes, expected {width * HASH_BYTES}")
+    return tuple(data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES))
+
+
+def parse_entries(data: bytes, width: int) -> tuple[bytes, ...]:
+    """Read a bundle of log entries, each after its length in two bytes (C2SP tlog-tiles)."""
+    entries: list[bytes] = []
+    at = 0
+    for _ in range(width):
+        end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+        entries.append(data[at + 2 : end])
+        at = end
+    if at != len(data):
+        raise MalformedError(f"entry bundle does not hold {width} entries")
+    return tuple(entries)
+
+
+def _index(value: Value, what: str) -> int:
+    return integer_of(value, f"{what}, leaf index", high=SIZE_MAX)
+
+
+def _counters(value: Value) -> tuple[int, ...]:
+    return tuple(
+        integer_of(item, "counters", low=1, high=SIZE_MAX)
+        for item in array_of(value, "counters", low=1, high=RECIPIENTS_MAX)
+    )
