@@ -18,7 +18,8 @@ Rules:
 * [S-8] A device id, and a key, never returns.
 * [S-9] Boxes are those whose hash the statement signed, one for each member.
 * [S-10] The desk's authority type and party are fixed at its creation.
-* [S-11] Only custodians change a policy.
+* [S-11] Only custodians create a desk and change its policy.
+* [S-12] A genesis is signed by the threshold of each founding root.
 
 Ghost devices, ghost officers, swapped keys, forked chains, replays into another desk or
 deployment, and a leaver who publishes an epoch all fail one of these.
@@ -28,6 +29,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from types import MappingProxyType
+from typing import assert_never
 
 from comity_protocol.errors import VerificationError
 from comity_protocol.identifiers import DeskId, DeviceId, OfficerId, short
@@ -177,7 +179,7 @@ def apply(desk: Desk | None, signed: SignedStatement, *, genesis: Genesis, index
         index: Leaf index of the statement; higher than of any before.
 
     Raises:
-        MalformedError: The payload is not a statement of a chain.
+        MalformedError: The payload is not a statement of a chain, or a key in it is unusable.
         VerificationError: A rule of the module's list is broken; the message names it.
     """
     statement = parse_statement(signed.payload)
@@ -216,7 +218,10 @@ def _fold(
         case PolicyStatement():
             return _change_policy(desk, statement, signed, root, signers)
         case DeskStatement():
+            # SPEC [S-10]: the desk's authority type and party are fixed at its creation.
             raise VerificationError("desk statement after the first [S-1]")
+        case _:
+            assert_never(statement)
 
 
 def _create(statement: Statement, signed: SignedStatement, genesis: Genesis, index: int) -> Desk:
@@ -283,7 +288,7 @@ def _require_custodians(root: Root, signers: Collection[bytes]) -> None:
     if given < root.threshold:
         raise VerificationError(
             f"statement has {given} signatures of {root.code}'s custodians,"
-            f" expected {root.threshold}"
+            f" expected {root.threshold} [S-11]"
         )
 
 
@@ -303,10 +308,10 @@ def _admit(
     # SPEC [S-4]: a device proves possession of its composite key by signing its own admission.
     if newcomer not in signers:
         raise VerificationError(f"device {short(newcomer)} did not sign its own admission [S-4]")
-    for device in desk.devices.values():
-        # SPEC [S-8]: a device id, and a key, never returns.
-        if device.fast == statement.fast or device.seal == statement.seal:
-            raise VerificationError("a key of the new device was another's before [S-8]")
+    fast_keys = {device.fast for device in desk.devices.values()}
+    # SPEC [S-8]: a device id, and a key, never returns.
+    if statement.fast in fast_keys or statement.seal in _seal_keys(desk):
+        raise VerificationError("a key of the new device was another's before [S-8]")
     check_fast_public(statement.fast)
     check_full_public(statement.full)
     check_seal_public(statement.seal)
@@ -343,16 +348,19 @@ def _check_admission_box(
     desk: Desk, statement: DeviceStatement, signed: SignedStatement, newcomer: DeviceId
 ) -> None:
     """The newcomer gets exactly one box when the desk has an epoch, and none before."""
+    # SPEC [S-9]: a box for a newcomer once the desk has an epoch, none before.
+    if (statement.box_hash is None) != (desk.epoch is None):
+        raise VerificationError(
+            "admission must name a box once the desk has an epoch, and none before [S-9]"
+        )
     if signed.is_bare:
         _check_no_boxes(signed)
         return
     hashes = [(device, sha256(box).digest()) for device, box in signed.boxes]
-    expected = [] if desk.epoch is None else [(newcomer, statement.box_hash)]
+    expected = [] if statement.box_hash is None else [(newcomer, statement.box_hash)]
     # SPEC [S-9]: boxes are those whose hash the statement signed.
     if hashes != expected or signed.previous is not None:
         raise VerificationError("admission's box is not the one that was signed [S-9]")
-    if desk.epoch is None and statement.box_hash is not None:
-        raise VerificationError("admission names a box before the first epoch [S-9]")
 
 
 def _turn(
@@ -373,7 +381,7 @@ def _remove(
 ) -> Desk:
     gone = set(statement.gone)
     if not gone <= desk.active.keys():
-        raise VerificationError("removal names a device that is not active")
+        raise VerificationError("removal names a device that is not active [S-5]")
     # SPEC [S-5]: one to throw out, never one of those who go.
     if gone & signers:
         raise VerificationError("a device that goes signed its own removal and new epoch [S-5]")
@@ -409,9 +417,8 @@ def _with_epoch(desk: Desk, epoch: EpochKeys, signed: SignedStatement, index: in
         _check_epoch_boxes(epoch, signed)
     check_seal_public(epoch.file)
     check_seal_public(epoch.lead)
-    used = {key for past in desk.epochs for key in (past.keys.file, past.keys.lead)}
     # SPEC [S-8]: a device id, and a key, never returns.
-    if epoch.file == epoch.lead or used & {epoch.file, epoch.lead}:
+    if epoch.file == epoch.lead or _seal_keys(desk) & {epoch.file, epoch.lead}:
         raise VerificationError("epoch's keys are not fresh [S-8]")
     return replace(desk, epochs=(*desk.epochs, Epoch(epoch, index)))
 
@@ -426,6 +433,12 @@ def _check_epoch_boxes(epoch: EpochKeys, signed: SignedStatement) -> None:
         raise VerificationError("epoch's boxes are not those that were signed [S-9]")
 
 
+def _seal_keys(desk: Desk) -> set[bytes]:
+    """Give every sealing key that the desk ever had, its devices' and its epochs'."""
+    epochs = {key for past in desk.epochs for key in (past.keys.file, past.keys.lead)}
+    return epochs | {device.seal for device in desk.devices.values()}
+
+
 def _change_policy(
     desk: Desk,
     statement: PolicyStatement,
@@ -433,7 +446,7 @@ def _change_policy(
     root: Root,
     signers: set[bytes],
 ) -> Desk:
-    # SPEC [S-11]: only custodians change a policy.
+    # SPEC [S-11]: only custodians create a desk and change its policy.
     _require_custodians(root, signers)
     _check_no_boxes(signed)
     return replace(desk, policy=statement.policy)

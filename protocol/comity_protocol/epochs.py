@@ -122,29 +122,42 @@ def box_hash(box: bytes) -> bytes:
 
 
 def open_box(
-    box: bytes, key: SealKey, *, desk: DeskId, device: DeviceId, epoch: EpochKeys
+    box: bytes, key: SealKey, *, desk: Desk, device: DeviceId, epoch: EpochKeys
 ) -> EpochSecret:
     """Open one's own box and check that it holds the secrets of the stated keys.
 
     Stops the maker of an epoch, and the relay, from handing a member another secret than the
-    one whose public key senders use.
+    one whose public key senders use, or wrong lead seeds in place of earlier ones.
+
+    Args:
+        box: As the relay gave it.
+        key: The device's own.
+        desk: The desk as folded at least up to ``epoch``.
+        device: The own device.
+        epoch: The keys of the epoch that the box is for.
 
     Raises:
         OpenError: The box is not for this device, desk and epoch, or was altered.
-        VerificationError: It opens, but to other keys than the statement's: alarm and complain.
+        MalformedError: It opens, but not to a list of seeds.
+        VerificationError: It opens, but to other keys than the statements': alarm and complain.
 
     Source: PROTOCOL [S-13].
     """
-    secret = _parse_secret(key.open(box, Context.EPOCH_BOX, _label(desk, epoch.number) + device))
+    info = _label(desk.id, epoch.number) + device
+    secret = _parse_secret(key.open(box, Context.EPOCH_BOX, info))
+    stated = {past.keys.number: past.keys.lead for past in desk.epochs}
+    # SPEC [S-13]: a member recomputes the public keys from the secret and compares.
     if (
         secret.number != epoch.number
         or SealKey.from_seed(secret.file).public != epoch.file
-        or SealKey.from_seed(secret.leads[secret.number]).public != epoch.lead
+        or any(
+            SealKey.from_seed(seed).public != stated.get(number)
+            for number, seed in secret.leads.items()
+        )
     ):
-        # SPEC [S-13]: a member recomputes the public keys from the secret and compares.
         raise VerificationError(
-            f"box of epoch {epoch.number} of desk {short(desk)} holds other keys than were stated"
-            " [S-13]; tell the desk's admin, who turns the epoch"
+            f"box of epoch {epoch.number} of desk {short(desk.id)} holds other keys than were"
+            " stated [S-13]; tell the desk's admin, who turns the epoch"
         )
     return secret
 

@@ -111,7 +111,7 @@ class Place:
         epoch = self.desk.epoch
         assert epoch is not None
         return open_box(
-            dict(item.boxes)[device], hands.seal, desk=self.desk_id, device=device, epoch=epoch
+            dict(item.boxes)[device], hands.seal, desk=self.desk, device=device, epoch=epoch
         )
 
     def let_in(self, role: Role = Role.OFFICER) -> Hands:
