@@ -463,12 +463,18 @@ class Relay:
 
     async def _state(self, signed: SignedStatement) -> Signed:
         view = self.members.view
+        link = parse_statement(signed.payload).link
+        desk = view.directory.desks.get(link.desk)
+        if desk is not None and (link.seq, link.previous) != (desk.seq + 1, desk.head):
+            raise Refused(
+                "chain-moved",
+                f"the chain is at statement {desk.seq}, and this is number {link.seq}",
+            )
         # The real leaf index is not known yet; any above all statements proves the same.
         await asyncio.to_thread(view.directory.apply, signed, view.directory.index + 1)
         at = int(self.clock())
         promise = sign_promise(self._key, Promise(signed.hash, at))
-        link = parse_statement(signed.payload).link
-        row = statement_row(signed, view.directory.desks.get(link.desk), promise, at)
+        row = statement_row(signed, desk, promise, at)
         # SPEC: the relay acknowledges only after a durable commit.
         done = await self.store.accept_statement(row, expected_ordinal=view.ordinal)
         stored = done.statements[0]

@@ -143,14 +143,14 @@ def load(
     *,
     file: Path | None = None,
     environment: Mapping[str, str] | None = None,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
 ) -> Settings:
     """Put settings together: defaults, then the file, the environment, the arguments.
 
     Args:
         file: A TOML file, or None.
         environment: By default that of the process.
-        arguments: Values by field name; None means not given.
+        arguments: Values by field name; None and nothing mean not given.
 
     Raises:
         SettingsError: A name is unknown, a value is of the wrong kind, or they are unsafe together.
@@ -169,7 +169,7 @@ def load(
         if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() in _names()
     }
     settings = _with(settings, own, "environment")
-    given = {name: value for name, value in (arguments or {}).items() if value is not None}
+    given = {name: value for name, value in (arguments or {}).items() if value not in (None, ())}
     return _with(settings, given, "arguments")
 
 

@@ -4,6 +4,7 @@ Everything is what a deployment runs: a SQLite file, the signer's own file, aioh
 ports, and the witness program of the client.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -12,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,12 +23,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from comity_client.witness import make_witness_app
 from comity_client.witness_state import WitnessKey, WitnessState
-from comity_protocol.checkpoint import note_hash
 from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.envelope import Sealed
 from comity_protocol.identifiers import DeskId
+from comity_protocol.receipts import Signed
 from comity_protocol.signed_note import KeyType, VerifierKey
-from comity_protocol.statements import Authority, Policy, SignedStatement
+from comity_protocol.statements import Authority, Policy
 from comity_server.app import listening, running
 from comity_server.context import Context
 from comity_server.settings import Settings
@@ -56,9 +58,17 @@ class Answer:
     body: bytes
 
     @property
-    def value(self) -> Any:
-        """The body in the protocol's encoding."""
-        return parse(self.body)
+    def value(self) -> dict[str, Any]:
+        """The body, a map in the protocol's encoding."""
+        value = parse(self.body)
+        assert isinstance(value, dict), value
+        return value
+
+    @property
+    def promise(self) -> Signed:
+        """The body, a promise."""
+        assert self.status == 200, self.body
+        return Signed.parse(self.body)
 
     @property
     def problem(self) -> dict[str, Any]:
@@ -97,7 +107,7 @@ class Relay:
             return await self._answer(response)
 
     async def as_device(
-        self, member: Member, method: str, path: str, body: bytes = b"", **changes: Any
+        self, member: Member, method: str, path: str, body: bytes = b"", **changes: object
     ) -> Answer:
         """Send a request with the token of a device; ``changes`` alter its claims."""
         if not self.nonce:
@@ -106,7 +116,7 @@ class Relay:
         return await self.ask(method, path, body, Authorization=f"Comity {token}")
 
     def token(
-        self, member: Member, method: str, path: str, body: bytes = b"", **changes: Any
+        self, member: Member, method: str, path: str, body: bytes = b"", **changes: object
     ) -> str:
         """Make a token."""
         claims = self.claims(method, path, body) | changes
@@ -136,15 +146,16 @@ class Relay:
         await wait_until(lambda: self.context.log.size >= self.context.relay.size)
         return self.context.log.newest().note_hash
 
-    async def send(self, member: Member, to: DeskId, **changes: Any) -> tuple[Sealed, Answer]:
+    async def send(self, member: Member, to: DeskId, **changes: object) -> tuple[Sealed, Answer]:
         """Seal a lead and post it."""
         sealed = self.seal_lead(member, to, **changes)
         return sealed, await self.post(member, sealed)
 
-    def seal_lead(self, member: Member, to: DeskId, **changes: Any) -> Sealed:
+    def seal_lead(self, member: Member, to: DeskId, **changes: object) -> Sealed:
         """Seal a lead under the newest checkpoint."""
         seen = self.context.log.newest().note_hash
-        return self.world.seal_act(member, to, lead(), **({"seen": seen} | changes))
+        given: dict[str, Any] = {"seen": seen} | changes
+        return self.world.seal_act(member, to, lead(), **given)
 
     async def post(self, member: Member, sealed: Sealed) -> Answer:
         """Post a sealed envelope."""
@@ -166,6 +177,20 @@ class Relay:
         return Answer(response.status, dict(response.headers), await response.read())
 
 
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A relay, two desks of two States, and a device of each."""
+
+    relay: Relay
+    sender: Member
+    receiver: Member
+
+    @property
+    def to(self) -> DeskId:
+        """The receiving desk."""
+        return self.receiver.desk
+
+
 @dataclass(slots=True)
 class Socket:
     """The client's end of a WebSocket."""
@@ -176,12 +201,14 @@ class Socket:
         """Send a frame."""
         await self.raw.send_bytes(serialize(list(parts)))
 
-    async def get(self) -> Any:
+    async def get(self) -> list[Any]:
         """Take the next frame."""
-        return parse(await self.raw.receive_bytes(timeout=20))
+        frame = parse(await self.raw.receive_bytes(timeout=20))
+        assert isinstance(frame, list), frame
+        return frame
 
 
-def sign_token(member: Member, claims: dict[str, Any], **headers: Any) -> str:
+def sign_token(member: Member, claims: dict[str, Any], **headers: object) -> str:
     """Sign a token with a device's fast key, as another implementation would."""
     key = Ed25519PrivateKey.from_private_bytes(member.fast.seed)
     header = {"typ": "comity+jwt", "kid": member.id.hex()} | headers
@@ -195,10 +222,10 @@ def base64url(data: bytes) -> str:
 
 async def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
     """Let the relay work until something holds."""
-    import asyncio
-
     async with asyncio.timeout(seconds):
-        while not holds():
+        for _ in count():
+            if holds():
+                return
             await asyncio.sleep(0.002)
 
 
@@ -234,7 +261,7 @@ async def relay(
     clock: Clock | None = None,
     witnesses: int | None = None,
     database: str = "",
-    **settings: Any,
+    **settings: object,
 ) -> AsyncIterator[Relay]:
     """Run the relay of a world with its witnesses."""
     clock = clock or Clock()
@@ -243,18 +270,16 @@ async def relay(
         urls = [
             await stack.enter_async_context(witness(path, name, world, clock)) for name in names
         ]
-        chosen = Settings(
-            **{
-                "data": path,
-                "database": database,
-                "port": 0,
-                "witnesses": tuple(urls),
-                "checkpoint_seconds": 0.01,
-                "poll_seconds": 0.05,
-                "drain_seconds": 5.0,
-                **settings,
-            }
-        )
+        given: dict[str, Any] = {
+            "data": path,
+            "database": database,
+            "port": 0,
+            "witnesses": tuple(urls),
+            "checkpoint_seconds": 0.01,
+            "poll_seconds": 0.05,
+            "drain_seconds": 5.0,
+        }
+        chosen = Settings(**(given | settings))
         store = await stack.enter_async_context(opened(chosen.database_url))
         context = await stack.enter_async_context(
             running(
@@ -282,9 +307,9 @@ async def opened(url: str) -> AsyncIterator[Store]:
         await store.close()
 
 
-def small_world(**changes: Any) -> tuple[World, DeskId, DeskId]:
+def small_world() -> tuple[World, DeskId, DeskId]:
     """Found a deployment with one police desk in each of two States."""
-    world = World.found(**changes)
+    world = World.found()
     return world, world.create_desk("XA"), world.create_desk("XB")
 
 
@@ -295,16 +320,3 @@ def audited_world() -> tuple[World, DeskId, DeskId, DeskId]:
     policy = Policy(auditors_file=(auditor,), auditors_lead=(auditor,))
     sender = world.create_desk("XA", policy=policy)
     return world, sender, world.create_desk("XB", policy=policy), auditor
-
-
-def statement_count(world: World) -> int:
-    """How many statements a world has."""
-    return len(world.statements)
-
-
-def note_hash_of(note: bytes) -> bytes:
-    """Hash a note as envelopes name it."""
-    return note_hash(note)
-
-
-__all__ = ["SignedStatement"]

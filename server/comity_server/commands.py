@@ -1,0 +1,109 @@
+"""What ``comity-relay`` does: draw keys, install a genesis, serve.
+
+Each command prints one line of JSON on standard output; log lines go to standard error.
+"""
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+
+from comity_server import observe
+from comity_server.app import listening, running
+from comity_server.keyfiles import create_keys, install_genesis, read_genesis, read_keys
+from comity_server.settings import Settings, load
+from comity_server.stores import open_store
+
+Clock = Callable[[], float]
+
+_DATA: Final = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of keys, genesis, signer state and the SQLite database.",
+)
+_SETTINGS: Final = click.option(
+    "--settings",
+    "file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="TOML file with settings; the environment (COMITY_...) and options win over it.",
+)
+
+
+@click.group()
+def command() -> None:
+    """Run a Comity relay, which carries sealed objects and cannot read them."""
+
+
+@command.command()
+@_DATA
+@_SETTINGS
+@click.option("--origin", required=True, help="Name of the log, such as relay.example/comity.")
+def keys(origin: str, file: Path | None, **options: object) -> None:
+    """Draw the log's and the relay's keys, and print their public halves for the genesis."""
+    _print(create_keys(load(file=file, arguments=options), origin))
+
+
+@command.command()
+@_DATA
+@_SETTINGS
+@click.option(
+    "--genesis",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The genesis, signed by every founding State.",
+)
+def init(genesis: Path, file: Path | None, **options: object) -> None:
+    """Check a genesis and install it."""
+    installed = install_genesis(load(file=file, arguments=options), genesis)
+    _print({"deployment": installed.deployment.hex(), "origin": installed.origin})
+
+
+@command.command()
+@_DATA
+@_SETTINGS
+@click.option("--database", help="sqlite:///path or postgresql+asyncpg://user@host/name.")
+@click.option("--signer", help="File of the signer's own state, on other storage.")
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port; 0 takes a free one.")
+@click.option("--behind-proxy/--no-proxy", default=None, help="A proxy before this ends TLS.")
+@click.option("--witness", "witnesses", multiple=True, help="Address of a witness; repeat.")
+@click.option("--checkpoint-seconds", type=float, help="Shortest time between checkpoints.")
+@click.pass_obj
+def serve(clock: Clock, /, file: Path | None, **options: object) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what was begun."""
+    observe.configure()
+    asyncio.run(_serve(load(file=file, arguments=options), clock))
+
+
+async def _serve(settings: Settings, clock: Clock) -> None:
+    log_key, relay_key = read_keys(settings)
+    genesis = read_genesis(settings)
+    stop = asyncio.Event()
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(wanted, stop.set)
+    store = open_store(settings.database_url)
+    await store.open()
+    try:
+        async with (
+            running(
+                settings=settings,
+                store=store,
+                genesis=genesis,
+                log_key=log_key,
+                relay_key=relay_key,
+                clock=clock,
+            ) as context,
+            listening(context) as url,
+        ):
+            _print({"url": url})
+            await stop.wait()
+    finally:
+        await store.close()
+
+
+def _print(line: dict[str, str]) -> None:
+    click.echo(json.dumps(line))
