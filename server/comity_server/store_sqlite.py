@@ -150,12 +150,12 @@ def _create_engine(url: URL, *, connections: int, begin: str) -> Engine:
         connect_args={"timeout": _LOCK_SECONDS_MAX},
         hide_parameters=True,  # Rows hold other offices' identifiers, which a log must not show.
     )
-    event.listen(engine, "connect", _make_safe)
+    event.listen(engine, "connect", make_safe)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
 
 
-def _make_safe(connection: sqlite3.Connection, _: object) -> None:
+def make_safe(connection: sqlite3.Connection, _: object) -> None:
     """Set what makes a commit durable on a new connection, and check that it is set.
 
     Raises:
@@ -167,8 +167,8 @@ def _make_safe(connection: sqlite3.Connection, _: object) -> None:
     # flushes are for macOS, whose plain one does not reach the disk.
     for setting, wanted, effective in _SETTINGS:
         _set_patiently(connection, f"PRAGMA {setting} = {wanted}")
-        got = connection.execute(f"PRAGMA {setting}").fetchone()
-        if got != (effective,):
+        (got,) = connection.execute(f"PRAGMA {setting}").fetchone()
+        if got != effective:
             raise UnsafeStoreError(f"sqlite {setting} is {got}, expected {wanted}")
 
 

@@ -7,7 +7,7 @@ settings or tables know which one it is. Several stores on one database stand fo
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -40,6 +40,7 @@ from comity_server.store import (
     UnsafeStoreError,
 )
 from comity_server.store_postgresql import PostgresqlStore
+from comity_server.store_sqlite import make_safe
 from comity_server.stores import open_store
 from support.postgres import PostgresServer
 
@@ -917,6 +918,23 @@ async def test_reopening_goes_on_where_the_log_stood(place: Place) -> None:
     assert done.head.root == frontier_of(leaves).root
 
 
+async def test_a_log_whose_head_was_set_back_is_not_written_over(
+    place: Place, store: Store
+) -> None:
+    """[R-3] The keys refuse a second leaf at one index, and nothing of the batch stays."""
+    await accept(store, envelope(1))
+    empty = Frontier()
+    await place.execute(
+        update(tables.head).values(size=0, root=empty.root, frontier=empty.serialize())
+    )
+
+    with pytest.raises(StoreError, match=r"others changed the same rows|IntegrityError"):
+        await accept(store, envelope(2))
+
+    assert await store.envelope(envelope(2).id) is None
+    assert await store.leaves(0, 10) == [envelope_leaf(envelope(1).core_hash, (1, 1))]
+
+
 # Databases that the relay must not start on.
 
 
@@ -928,6 +946,15 @@ async def test_tables_of_another_version_are_refused(place: Place) -> None:
     with pytest.raises(SchemaError, match="tables of version 2, expected 1"):
         async with place.opened():
             pass
+
+
+def test_a_connection_in_which_commits_do_not_last_is_refused() -> None:
+    """[R-4]"""
+    with (
+        closing(sqlite3.connect(":memory:")) as connection,
+        pytest.raises(UnsafeStoreError, match="journal_mode is memory, expected WAL"),
+    ):
+        make_safe(connection, None)
 
 
 @pytest.mark.parametrize("address", ["sqlite://", "sqlite:///:memory:", "sqlite:///a?mode=memory"])
@@ -952,6 +979,23 @@ async def test_a_file_in_another_journal_mode_is_put_in_the_safe_one(tmp_path: P
     mode = connection.execute("PRAGMA journal_mode").fetchone()
     connection.close()
     assert mode == ("wal",)
+
+
+async def test_opening_waits_until_another_process_lets_go_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "relay.sqlite"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE something_else (id INTEGER)")
+    other.execute("BEGIN EXCLUSIVE")
+    store = open_store(f"sqlite:///{path}")
+
+    opening = asyncio.create_task(store.open())
+    waited, _ = await asyncio.wait([opening], timeout=0.1)
+    other.execute("COMMIT")
+    other.close()
+    await opening
+
+    assert not waited
+    await store.close()
 
 
 @pytest.mark.parametrize(
