@@ -79,6 +79,8 @@ class LazyGroup(click.Group):
 
 def _is_there(module: str) -> bool:
     try:
-        return find_spec(module) is not None
+        spec = find_spec(module)
     except ModuleNotFoundError:
         return False
+    # A folder without __init__.py has a specification but no origin.
+    return spec is not None and spec.origin is not None

@@ -1,0 +1,65 @@
+"""A device as a member of its desk: what turning epochs and letting in or throwing out takes."""
+
+import asyncio
+from dataclasses import dataclass
+
+from comity_client.cli.relay import post
+from comity_client.cli.shell import Shell
+from comity_client.desk import Desk as OpenDesk
+from comity_client.keystore import DeviceKeys
+from comity_client.pending import Ceremony, Pending
+from comity_client.profile import STATE_FILE, Profile
+from comity_client.seeds import Seeds
+from comity_client.state import open_state
+from comity_protocol.chain import Desk
+from comity_protocol.epochs import EpochSecret
+from comity_protocol.statements import Genesis
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """This device at its desk, as of the newest checkpoint.
+
+    Attributes:
+        secret: Of the desk's newest epoch; None before the first.
+    """
+
+    profile: Profile
+    keys: DeviceKeys
+    genesis: Genesis
+    desk: Desk
+    secret: EpochSecret | None
+
+
+def sync_member(shell: Shell) -> Member:
+    """Synchronise, then give this device's desk and its newest secret.
+
+    Raises:
+        NoKeyError: The desk has an epoch and this device no box of it.
+    """
+    keys = shell.device_keys()
+    with shell.step("synchronising"):
+        return asyncio.run(_sync(shell, keys))
+
+
+def publish_signed(shell: Shell, member: Member, pending: Pending) -> None:
+    """Publish a statement that this device has just signed."""
+    post(shell, member.profile.deployment, member.genesis, Ceremony((pending,)).finish())
+
+
+async def _sync(shell: Shell, keys: DeviceKeys) -> Member:
+    async with OpenDesk.open(shell.folder, keys, now=shell.now) as opened:
+        await opened.sync()
+        profile, directory = opened.profile, opened.directory
+    own = directory.desk(profile.desk)
+    state = open_state(
+        shell.folder / STATE_FILE,
+        genesis_hash=profile.deployment.genesis_hash,
+        desk=profile.desk,
+        device=profile.device,
+    )
+    try:
+        secret = Seeds(state, keys).newest(own) if own.epoch else None
+    finally:
+        state.close()
+    return Member(profile, keys, directory.genesis, own, secret)

@@ -1,0 +1,157 @@
+"""A desk with its keys open: synchronise, send, and say honestly how far it came."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from comity_client.cli.exits import Exit
+from comity_client.cli.known import find_desk, name_of
+from comity_client.cli.shell import Shell
+from comity_client.desk import Desk, Stage, Status
+from comity_client.profile import ProfileError
+from comity_client.transport import OfflineError
+from comity_protocol.identifiers import DeskId, EnvelopeId, ExchangeId, short
+
+Result = TypeVar("Result")
+
+STAGE_WORDS = {
+    Stage.QUEUED: "queued: on this machine only, goes out with the next `comity sync`",
+    Stage.ACCEPTED: "accepted: the relay has it and promised to log it",
+    Stage.SEALED: "sealed: in the log, confirmed by the witnesses",
+    Stage.STORED: "stored: the other desk holds it and can open it",
+    Stage.ACKNOWLEDGED: "acknowledged: the other desk named who is competent",
+    Stage.ANSWERED: "answered",
+    Stage.REJECTED: "rejected: the relay refused it, and it was not sent",
+}
+
+
+def with_desk(shell: Shell, do: Callable[[Desk], Awaitable[Result]]) -> Result:
+    """Open the desk, do something with it, close it."""
+    keys = shell.device_keys()
+
+    async def run() -> Result:
+        async with Desk.open(shell.folder, keys, now=shell.now) as desk:
+            return await do(desk)
+
+    return asyncio.run(run())
+
+
+def send(shell: Shell, seal: Callable[[Desk], EnvelopeId]) -> int:
+    """Synchronise, seal an act, send it, and say how far it came.
+
+    Without a network the act is sealed to what was last synchronised and queued.
+
+    Returns:
+        0 when the relay has it, 5 when the relay refused it, 6 when it is queued.
+    """
+
+    async def do(desk: Desk) -> tuple[Status, str]:
+        is_online = await _sync(shell, desk)
+        envelope = seal(desk)
+        if is_online:
+            with shell.step("sending"):
+                await _flush(shell, desk)
+        opened = desk.read(envelope)
+        to = name_of(opened.core.counterpart, desk.profile, dict(desk.directory.desks))
+        exchange = opened.record.exchange
+        return desk.status(envelope), f"{opened.record.event.value} to {to}|{exchange.hex()}"
+
+    status, about = with_desk(shell, do)
+    text, _, exchange = about.partition("|")
+    document = {**status_document(status), "exchange": exchange}
+    shell.give(
+        "sent",
+        document,
+        [
+            text,
+            f"envelope  {status.envelope.hex()}",
+            f"exchange  {exchange}",
+            *status_lines(status),
+        ],
+    )
+    return exit_of_status(status)
+
+
+def status_document(status: Status) -> dict[str, object]:
+    """Give a status as a document."""
+    return {
+        "envelope": status.envelope.hex(),
+        "stage": status.stage.value,
+        "leaf_index": status.leaf_index,
+        "sealed_at": status.sealed_at,
+        "problem": status.problem,
+        "broken_promise": status.broken,
+    }
+
+
+def status_lines(status: Status) -> list[str]:
+    """Say how far an envelope has come."""
+    lines = [STAGE_WORDS[status.stage]]
+    if status.sealed_at is not None:
+        lines.append(f"leaf {status.leaf_index}, {moment(status.sealed_at)} by the witnesses")
+    if status.problem:
+        lines.append(f"problem: {status.problem}")
+    if status.broken:
+        lines.append("the relay broke its promise to log it; the proof is kept, tell the operator")
+    return lines
+
+
+def exit_of_status(status: Status) -> int:
+    """Give the exit code that says how far an envelope has come."""
+    match status.stage:
+        case Stage.QUEUED:
+            return Exit.OFFLINE
+        case Stage.REJECTED:
+            return Exit.REFUSED
+        case _:
+            return Exit.OK
+
+
+def moment(seconds: int) -> str:
+    """Write a time as people read it: UTC, to the second."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def find_to(desk: Desk, text: str) -> DeskId:
+    """Give the desk that somebody means; see ``known.find_desk``."""
+    return find_desk(text, desk.profile, dict(desk.directory.desks))
+
+
+def find_exchange(desk: Desk, text: str) -> ExchangeId:
+    """Give the exchange whose id begins so.
+
+    Raises:
+        ProfileError: None does, or several do.
+    """
+    found = sorted(one.id for one in desk.exchanges() if one.id.hex().startswith(text.lower()))
+    return ExchangeId(_only(found, "exchange", text, "comity exchange list"))
+
+
+def _only(found: list[ExchangeId], what: str, text: str, where: str) -> bytes:
+    if len(found) != 1:
+        listed = f": {', '.join(short(id_) for id_ in found)}" if found else ""
+        raise ProfileError(f"{len(found)} {what}s begin with {text!r}{listed}; see `{where}`")
+    return found[0]
+
+
+async def _sync(shell: Shell, desk: Desk) -> bool:
+    """Synchronise; whether the relay was there."""
+    if shell.is_offline:
+        return False
+    try:
+        with shell.step("synchronising"):
+            await desk.sync()
+            await desk.fetch()
+    except OfflineError as error:
+        shell.hint(f"offline: {error}")
+        return False
+    return True
+
+
+async def _flush(shell: Shell, desk: Desk) -> None:
+    try:
+        await desk.flush()
+    except OfflineError as error:
+        shell.hint(f"offline: {error}")

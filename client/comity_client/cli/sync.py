@@ -1,0 +1,57 @@
+"""``comity sync``: everything out, everything in."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from comity_client.cli.shell import Shell, Verb
+
+if TYPE_CHECKING:
+    from comity_client.desk import Desk
+
+_WAIT_SECONDS_MAX = 30
+
+
+@click.command(cls=Verb)
+@click.option(
+    "--wait",
+    type=click.IntRange(0, _WAIT_SECONDS_MAX),
+    default=0,
+    metavar="SECONDS",
+    help="Wait so long for something new when there is nothing.",
+)
+@click.pass_obj
+def sync(shell: Shell, wait: int) -> int:
+    """Exchange everything with the relay: directory, outbox, inbox, receipts."""
+    from comity_client.cli.exits import Exit
+    from comity_client.cli.online import with_desk
+
+    async def do(desk: "Desk") -> dict[str, int]:
+        with shell.step("synchronising the directory"):
+            await desk.sync()
+        with shell.step("sending"):
+            sent = await desk.flush()
+        with shell.step("receiving"):
+            new = await desk.fetch(wait_seconds=wait)
+        return {
+            "desks": len(desk.directory.desks),
+            "sent": len([status for status in sent if status.stage.value == "accepted"]),
+            "queued": len([status for status in sent if status.stage.value == "queued"]),
+            "rejected": len([status for status in sent if status.stage.value == "rejected"]),
+            "received": len(new),
+            "alarms": len(desk.alarms()),
+        }
+
+    counts = with_desk(shell, do)
+    lines = [
+        f"{counts['desks']} desks, {counts['sent']} sent, {counts['received']} received",
+        *([f"{counts['queued']} still queued"] if counts["queued"] else []),
+        *(
+            [f"{counts['rejected']} refused by the relay; see `comity outbox`"]
+            if counts["rejected"]
+            else []
+        ),
+        *([f"{counts['alarms']} alarms; see `comity doctor`"] if counts["alarms"] else []),
+    ]
+    shell.give("sync", counts, lines)
+    return Exit.UNVERIFIED if counts["alarms"] else Exit.OK
