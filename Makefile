@@ -4,6 +4,7 @@
 PYTHON ?= python3
 T ?= tests
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
@@ -32,8 +33,8 @@ check: .venv/.dev ## every check: format, lint, types, import contracts, tests w
 long: .venv/.dev ## all tests, those that take minutes too, and property tests that search longer
 	COMITY_LONG=1 $(BIN)/pytest -m "" --timeout 3600
 
-bench: .venv/.dev ## measure the relay and the client on this machine
-	PYTHONPATH=bench $(BIN)/python bench/run.py
+bench: .venv/.dev ## measure the relay and the client on this machine (BENCH_ARGS="--quick")
+	PYTHONPATH=bench:tests $(BIN)/python bench/run.py $(BENCH_ARGS)
 
 fix: .venv/.dev ## format, and repair what ruff can repair
 	$(BIN)/ruff check --fix .
