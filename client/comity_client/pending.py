@@ -265,7 +265,8 @@ class Ceremony:
 def by_custodians(code: str, threshold: int, publics: Iterable[bytes]) -> Option:
     """Give the option that a State's custodians sign."""
     signers = tuple(Signer(key_id(public), public) for public in publics)
-    return Option(f"custodians of {code}", threshold, signers)
+    label = f"custodians of {code}" if threshold > 1 else f"a custodian of {code}"
+    return Option(label, threshold, signers)
 
 
 def by_device(label: str, public: bytes) -> Option:

@@ -149,7 +149,7 @@ class Shell:
         if is_given:
             return
         if not self.is_attended:
-            raise NotConfirmedError(f"{question} needs a yes and nobody is there to say it")
+            raise NotConfirmedError(f"nobody is there to say yes to: {question}")
         if not click.confirm(question, err=True):
             raise NotConfirmedError("not confirmed")
 
