@@ -56,6 +56,17 @@ class Log:
             raise Refused("not-yet", "no checkpoint was witnessed yet", retry_after=1)
         return self._newest
 
+    async def first_over(self, index: int) -> Checkpoint:
+        """Give the first published checkpoint that covers a leaf: the one that dates it.
+
+        Raises:
+            Refused: None covers it yet.
+        """
+        found = await self._store.first_checkpoint_over(index)
+        if found is None:
+            raise Refused("not-yet", "no checkpoint covers it yet", retry_after=1)
+        return found
+
     async def refresh(self) -> bool:
         """Look for a newer checkpoint in the store; give whether there was one.
 

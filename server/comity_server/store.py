@@ -450,6 +450,9 @@ class Store(Protocol):
     async def newest_checkpoint(self) -> Checkpoint | None:
         """The one of the largest size, and of those the last published; None before the first."""
 
+    async def first_checkpoint_over(self, index: int) -> Checkpoint | None:
+        """The first published one that covers a leaf; None while none does."""
+
     async def has_checkpoint(self, note_hash: bytes) -> bool:
         """Whether a checkpoint with this hash was ever published here."""
 

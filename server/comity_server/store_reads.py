@@ -7,7 +7,7 @@ They return finished rows, decide nothing and change nothing. Lists come in the 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, select
 
 from comity_protocol.merkle import leaf_hash
 from comity_server.store import (
@@ -230,9 +230,19 @@ def read_hashes(connection: Connection, level: int, start: int, count: int) -> l
 
 def read_newest_checkpoint(connection: Connection) -> Checkpoint | None:
     """Read the checkpoint of the largest size, and of those the last published."""
-    row = connection.execute(
-        select(checkpoints).order_by(checkpoints.c.size.desc(), checkpoints.c.at.desc()).limit(1)
-    ).first()
+    by_age = (checkpoints.c.size.desc(), checkpoints.c.at.desc())
+    return _checkpoint(connection, select(checkpoints).order_by(*by_age).limit(1))
+
+
+def read_first_checkpoint_over(connection: Connection, index: int) -> Checkpoint | None:
+    """Read the checkpoint of the smallest size above a leaf, and of those the first published."""
+    covering = select(checkpoints).where(checkpoints.c.size > index)
+    by_age = (checkpoints.c.size, checkpoints.c.at)
+    return _checkpoint(connection, covering.order_by(*by_age).limit(1))
+
+
+def _checkpoint(connection: Connection, query: Select[Any]) -> Checkpoint | None:
+    row = connection.execute(query).first()
     if row is None:
         return None
     return Checkpoint(size=row.size, note=row.note, note_hash=row.note_hash, at=row.at)

@@ -221,6 +221,10 @@ class SqlStore(ABC):
         values = {"size": size, "note": note, "note_hash": note_hash, "at": at}
         await self._change(lambda c: c.execute(_KEEP_CHECKPOINT, values))
 
+    async def first_checkpoint_over(self, index: int) -> Checkpoint | None:
+        """See ``Store.first_checkpoint_over``."""
+        return await self._ask(lambda c: reads.read_first_checkpoint_over(c, index))
+
     async def newest_checkpoint(self) -> Checkpoint | None:
         """See ``Store.newest_checkpoint``."""
         return await self._ask(reads.read_newest_checkpoint)

@@ -800,6 +800,17 @@ async def test_a_sender_gets_the_receipts_for_its_envelopes_in_leaf_order(store:
 # Checkpoints and leases.
 
 
+async def test_the_first_checkpoint_over_a_leaf_is_the_smallest_and_then_the_earliest(
+    store: Store,
+) -> None:
+    for size, note, at in [(5, b"a", 100), (9, b"c", 102), (9, b"b", 101), (12, b"d", 103)]:
+        await store.publish_checkpoint(size, note, name(note), at)
+
+    assert await store.first_checkpoint_over(4) == Checkpoint(5, b"a", name(b"a"), 100)
+    assert await store.first_checkpoint_over(5) == Checkpoint(9, b"b", name(b"b"), 101)
+    assert await store.first_checkpoint_over(12) is None
+
+
 async def test_the_newest_checkpoint_is_the_largest_and_then_the_latest(store: Store) -> None:
     for size, note, at in ((5, b"a", 100), (9, b"b", 101), (9, b"c", 102), (7, b"d", 103)):
         await store.publish_checkpoint(size, note, name(note), at)
