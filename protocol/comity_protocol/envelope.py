@@ -21,6 +21,7 @@ Rules:
 * [E-7] Nothing is sealed to an epoch with a member outside the active set.
 * [E-8] Nothing is opened before its core is verified.
 * [E-9] Every size has a bound.
+* [E-10] Body and audit record are padded to their classes, see ``padding.py``.
 
 Swapped recipients, swapped bodies, ghost readers, re-used wraps, sender spoofing by a co-recipient
 and two readings of one ciphertext all fail one of these.
@@ -35,7 +36,7 @@ from typing import Final
 
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.errors import MalformedError, VerificationError
+from comity_protocol.errors import LimitError, MalformedError, VerificationError
 from comity_protocol.fields import Fields, array_of, bytes_of, integer_of
 from comity_protocol.identifiers import ID_BYTES, DeskId, DeviceId, EnvelopeId, short
 from comity_protocol.keys import (
@@ -62,6 +63,7 @@ from comity_protocol.limits import (
     BODY_BYTES_MAX,
     CORE_BYTES_MAX,
     RECIPIENTS_MAX,
+    UPLOAD_BYTES_MAX,
     WRAP_BYTES_MAX,
 )
 from comity_protocol.padding import pad_audit, pad_body, unpad
@@ -243,6 +245,9 @@ class Upload:
             MalformedError: It is not what ``serialize`` gives.
             VerificationError: A part is not the one that the core names.
         """
+        # SPEC [E-9]: every size has a bound.
+        if len(data) > UPLOAD_BYTES_MAX:
+            raise MalformedError(f"upload is {len(data):,} bytes, at most {UPLOAD_BYTES_MAX:,}")
         core, signature, body, audit, wraps = array_of(parse(data), "upload", low=5, high=5)
         upload = cls(
             core=bytes_of(core, "core", high=CORE_BYTES_MAX),
@@ -360,6 +365,9 @@ def seal(
         envelope_id: 16 random bytes; the same again when this very envelope is sent again.
         thread: Wraps to refer to; ignored when they no longer fit the recipients.
 
+    Raises:
+        LimitError: The body is too long; the rest is bounded by its maker.
+
     Source: PROTOCOL [E-4], [E-5], [E-6].
     """
     entries = tuple(Recipient(entry.desk, entry.epoch, entry.kind) for entry in to)
@@ -375,6 +383,12 @@ def seal(
         )
         thread = Thread(envelope_id, root, entries)
     body_ct = encrypt(body_key(root, envelope_id), Context.BODY, envelope_id, pad_body(body))
+    # SPEC [E-9]: every size has a bound.
+    if len(body_ct) > BODY_BYTES_MAX:
+        raise LimitError(
+            f"body is {len(body_ct):,} bytes when sealed, at most {BODY_BYTES_MAX:,};"
+            " shorten the text or send it as an attachment"
+        )
     audit_ct = encrypt(
         audit_key(audit_root(root), envelope_id), Context.AUDIT, envelope_id, pad_audit(audit)
     )
