@@ -16,6 +16,7 @@ from typing import Final
 
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import parse, serialize
+from comity_protocol.envelope import Core
 from comity_protocol.errors import MalformedError, VerificationError
 from comity_protocol.fields import Fields, array_of, bytes_of
 from comity_protocol.identifiers import ID_BYTES, DeskId, DeviceId, EnvelopeId, short
@@ -123,7 +124,8 @@ def verify_receipt(signed: Signed, directory: Directory, *, index: int) -> Recei
     Raises:
         VerificationError: The device is not of the desk, was not active, or did not sign.
 
-    Source: PROTOCOL [Q-1]. Stops a relay that forges delivery.
+    Source: PROTOCOL [Q-1]. Stops a relay that forges delivery. Whether the desk was addressed is
+    ``check_confirms``'s question, which needs the envelope.
     """
     receipt = Receipt.parse(signed.payload)
     desk, device = directory.device(receipt.device)
@@ -134,6 +136,23 @@ def verify_receipt(signed: Signed, directory: Directory, *, index: int) -> Recei
         )
     verify_fast(device.fast, Context.RECEIPT, signed.payload, signed.signature)
     return receipt
+
+
+def check_confirms(receipt: Receipt, core: Core) -> None:
+    """Check that a verified receipt speaks of an envelope and for another desk that got it.
+
+    Raises:
+        VerificationError: It is of a stranger, of the sender itself, or of other envelopes.
+
+    Source: PROTOCOL [Q-1]. Stops a member who was never addressed from confirming.
+    """
+    # SPEC [Q-1]: a receipt is by a device that is active in an addressed desk.
+    if receipt.desk == core.sender or core.recipient(receipt.desk) is None:
+        raise VerificationError(
+            f"desk {short(receipt.desk)} confirms an envelope that was not sent to it [Q-1]"
+        )
+    if core.id not in receipt.envelopes:
+        raise VerificationError(f"receipt does not confirm envelope {short(core.id)} [Q-1]")
 
 
 @dataclass(frozen=True, slots=True)
