@@ -1,32 +1,90 @@
 """A desk as a program uses it: verbs of the domain over keys, state, relay and rules.
 
+Verbs that speak with the relay are awaited: ``sync``, ``flush``, ``fetch``, ``verify``. All others
+work from the disk and without a network: a verb such as ``lead`` seals an act and queues it durably,
+and ``flush`` sends what is queued.
+
 Example:
     async with Desk.open(folder, passphrase, now=clock) as desk:
         await desk.sync()
         envelope = desk.lead(counterpart, Draft(text="...", language="en"))
         await desk.flush()
+        await desk.fetch()
         for line in desk.inbox():
             print(line.event, desk.read(line.envelope).act)
+
+An envelope's stages are said only when they are proven:
+
+    queued        sealed, on this machine's disk
+    accepted      the relay's signed promise is here
+    sealed        in the log under a checkpoint with its witness quorum, verified here
+    stored        the other desk's device signed that it holds and can open it
+    acknowledged  the other desk acknowledged the exchange that it opened
+    answered      the exchange that it opened has an answer or a refusal
+    rejected      the relay refused it for good; nothing was sent
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
+from comity_client.compose import Composed, Composer
 from comity_client.drafts import Draft
-from comity_client.keystore import DeviceKeys
-from comity_client.profile import Profile
+from comity_client.inbox import Inbox
+from comity_client.keystore import DEFAULT_COST, Cost, DeviceKeys, read_device_keys, write_keys
+from comity_client.ledger import (
+    Fold,
+    find_profile,
+    fold,
+    queued_steps,
+    require,
+    stored_steps,
+)
+from comity_client.mail import Mail
+from comity_client.opener import Content, Opener, Parts
+from comity_client.outbox import Outbox
+from comity_client.profile import KEYS_FILE, STATE_FILE, Profile, read_profile, write_profile
+from comity_client.seeds import Seeds
+from comity_client.state import Alarm, Newest, State, create_state, open_state
+from comity_client.sync import Synchroniser
+from comity_client.threads import Threads
+from comity_client.tiles import LogReader
+from comity_client.tokens import TokenMaker
+from comity_client.transport import RelayClient, Sleep
 from comity_protocol.acts import Act, Event
 from comity_protocol.audit import AuditRecord
 from comity_protocol.directory import Directory
-from comity_protocol.envelope import Core, Kind
-from comity_protocol.exchange import Exchange
-from comity_protocol.identifiers import DeskId, EnvelopeId, ExchangeId
+from comity_protocol.envelope import Core, Kind, Upload, verify_core
+from comity_protocol.epochs import EpochSecret
+from comity_protocol.errors import ComityError, VerificationError
+from comity_protocol.exchange import Exchange, RefusedError, Step, apply
+from comity_protocol.identifiers import (
+    ID_BYTES,
+    DeploymentId,
+    DeskId,
+    EnvelopeId,
+    ExchangeId,
+    short,
+)
+from comity_protocol.keys import random_bytes
+from comity_protocol.merkle import SIZE_MAX
+from comity_protocol.profiles import PROFILES
 
 Clock = Callable[[], int]
 """Gives whole seconds since 1970-01-01T00:00:00Z."""
+
+_SALT_BYTES: Final = 32
+
+
+class UnknownEnvelopeError(ComityError):
+    """An envelope that this device does not have."""
+
+    code = "unknown-envelope"
+    remedy = "fetch the mailbox, and check the number of the envelope"
 
 
 class Stage(Enum):
@@ -43,96 +101,517 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Stage of one envelope; `broken` when the relay's promise passed without inclusion."""
+    """Where one envelope is.
+
+    Attributes:
+        envelope: Its id now; another than asked for when it was sealed again.
+        leaf_index: Its place in the log; None before it is proven.
+        sealed_at: Sealed time of the checkpoint by which it was proven, UTC seconds.
+        problem: The relay's code of a rejection, or the rule that the act breaks.
+        is_broken: Whether the relay's promise passed without the envelope in the log.
+    """
 
     envelope: EnvelopeId
     stage: Stage
     leaf_index: int | None
     sealed_at: int | None
     problem: str | None
-    broken: bool
+    is_broken: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """One line of the inbox: what is known of an envelope without opening it.
 
-    `refused` is None, or the rule that the envelope breaks.
+    Attributes:
+        envelope: None when its core was not by whom it claims.
+        sender: None likewise; so are all below.
+        refused: The rule that it breaks; None when it holds.
+        text: What is wrong, in a sentence; None when nothing is.
     """
 
     counter: int
     leaf_index: int
-    envelope: EnvelopeId
-    sender: DeskId
-    receiver: DeskId
+    envelope: EnvelopeId | None
+    sender: DeskId | None
+    receiver: DeskId | None
+    kind: Kind | None
     exchange: ExchangeId | None
     event: Event | None
-    kind: Kind | None
+    sealed_at: int | None
     refused: str | None
+    text: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """An opened envelope; `act` is None for an auditor. Plaintext: never write it to disk."""
+    """An opened envelope. Plaintext: never write it to the disk.
+
+    Attributes:
+        act: None for an auditor, who is given the record only.
+        act_bytes: The act as it was signed; empty for an auditor.
+        leaf_index: None while it is queued.
+        is_signed: Whether a composite signature stands under it, which was verified.
+    """
 
     core: Core
     act: Act | None
+    act_bytes: bytes
     record: AuditRecord
     leaf_index: int | None
     is_signed: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alarm:
-    """Something that must not happen; its evidence is kept. `kind` is stable: fork, rollback,
-    gap, repeat, broken-promise, box, gossip.
-    """
-
-    id: int
-    kind: str
-    text: str
-    evidence: bytes
-    noticed_at: int
-
-
 class Desk:
-    """One officer's device at its desk."""
+    """One officer's device at its desk. Use as ``async with Desk.open(...) as desk``."""
 
-    # Published signatures; the bodies follow in the next commits.
+    def __init__(
+        self,
+        profile: Profile,
+        keys: DeviceKeys,
+        state: State,
+        *,
+        now: Clock,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """Put the parts together; ``open`` is the usual way."""
+        deployment = DeploymentId(profile.deployment.genesis_hash[:ID_BYTES])
+        self.profile: Final = profile
+        self.keys: Final = keys
+        self.state: Final = state
+        self.relay: Final = RelayClient(
+            profile.deployment.url, TokenMaker(keys.device, deployment, keys.fast), sleep=sleep
+        )
+        self._own: Final = profile.desk
+        self._seeds: Final = Seeds(state, keys)
+        self._threads: Final = Threads(state, self._seeds)
+        self._opener: Final = Opener(self._threads)
+        self.log: Final = LogReader(self.relay)
+        self._sync: Final = Synchroniser(
+            state=state,
+            relay=self.relay,
+            log=self.log,
+            seeds=self._seeds,
+            pinned=profile.deployment.genesis_hash,
+            own=self._own,
+            now=now,
+        )
+        self._composer: Final = Composer(
+            state=state,
+            sync=self._sync,
+            seeds=self._seeds,
+            threads=self._threads,
+            opener=self._opener,
+            keys=keys,
+            own=self._own,
+            now=now,
+        )
+        self._outbox: Final = Outbox(state, self.relay, self._sync, self._composer)
+        self._mail: Final = Mail(
+            state=state,
+            relay=self.relay,
+            log=self.log,
+            sync=self._sync,
+            inbox=Inbox(state, self._opener, self._own, now),
+            keys=keys,
+            own=self._own,
+            now=now,
+            sleep=sleep,
+        )
+
     @staticmethod
-    def create(folder: Path, profile: Profile, keys: DeviceKeys, passphrase: str) -> None: ...
+    def create(
+        folder: Path,
+        profile: Profile,
+        keys: DeviceKeys,
+        passphrase: str,
+        *,
+        cost: Cost = DEFAULT_COST,
+    ) -> None:
+        """Begin a profile in an empty folder: its pins, the key store and an empty memory.
+
+        Raises:
+            StateError: The folder has a memory already.
+            WeakPassphraseError: The passphrase is too short.
+        """
+        create_state(folder / STATE_FILE, **_pins(profile)).close()
+        write_keys(folder / KEYS_FILE, keys, passphrase, cost)
+        # The profile comes last: a folder with a profile has everything else.
+        write_profile(folder, profile)
+
     @classmethod
-    def open(cls, folder: Path, unlock: str | DeviceKeys, *, now: Clock) -> "Desk": ...
-    async def __aenter__(self) -> "Desk": ...
+    def open(
+        cls,
+        folder: Path,
+        unlock: str | DeviceKeys,
+        *,
+        now: Clock,
+        sleep: Sleep = asyncio.sleep,
+    ) -> "Desk":
+        """Open a profile.
+
+        Args:
+            folder: The profile's.
+            unlock: The passphrase, or the keys when they are open already.
+            now: Gives UTC seconds.
+            sleep: Waits; tests pass their own.
+
+        Raises:
+            ProfileError, KeyStoreError, StateError: A file is missing, damaged or another's.
+            WrongPassphraseError: The passphrase does not open the keys.
+        """
+        profile = read_profile(folder)
+        keys = read_device_keys(folder / KEYS_FILE, unlock) if isinstance(unlock, str) else unlock
+        state = open_state(folder / STATE_FILE, **_pins(profile))
+        return cls(profile, keys, state, now=now, sleep=sleep)
+
+    async def __aenter__(self) -> "Desk":
+        """Use the desk."""
+        return self
+
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        """Close connections and files."""
+        await self.aclose()
 
-    profile: Profile
-    directory: Directory
+    async def aclose(self) -> None:
+        """Close connections and files."""
+        await self.relay.close()
+        self.state.close()
 
-    # With the relay
-    async def sync(self) -> None: ...
-    async def flush(self) -> Sequence[Status]: ...
-    async def fetch(self, *, wait_seconds: int = 0) -> Sequence[Line]: ...
+    # --- With the relay -----------------------------------------------------------------------
 
-    # Locally: seal, write to the outbox, give the envelope's id; `flush` sends
-    def lead(self, to: DeskId, draft: Draft) -> EnvelopeId: ...
-    def request(self, to: DeskId, draft: Draft) -> EnvelopeId: ...
-    def add(self, exchange: ExchangeId, draft: Draft) -> EnvelopeId: ...
-    def acknowledge(self, exchange: ExchangeId, draft: Draft) -> EnvelopeId: ...
-    def consult(self, exchange: ExchangeId, draft: Draft) -> EnvelopeId: ...
-    def answer(self, exchange: ExchangeId, draft: Draft) -> EnvelopeId: ...
-    def refuse(self, exchange: ExchangeId, draft: Draft) -> EnvelopeId: ...
-    def close(self, exchange: ExchangeId, draft: Draft) -> EnvelopeId: ...
-    def act(self, exchange: ExchangeId, event: Event, draft: Draft) -> EnvelopeId: ...
+    async def sync(self) -> Newest:
+        """Bring directory and checkpoint up to date; gives the newest verified checkpoint.
 
-    # Locally: look
-    def inbox(self) -> Sequence[Line]: ...
-    def exchanges(self) -> Sequence[Exchange]: ...
-    def exchange(self, exchange: ExchangeId) -> Exchange: ...
-    def read(self, envelope: EnvelopeId) -> Opened: ...
-    def status(self, envelope: EnvelopeId) -> Status: ...
-    def verify(self, envelope: EnvelopeId) -> Opened: ...
-    def alarms(self) -> Sequence[Alarm]: ...
+        Raises:
+            OfflineError, RelayRefusedError: The relay is not there, or refuses.
+            LogForkError: The relay shows another past than before; the evidence is kept.
+            VerificationError: Something that it serves does not hold.
+        """
+        await self._sync.run()
+        return self._sync.newest
+
+    async def flush(self) -> tuple[Status, ...]:
+        """Send what is queued, in order; gives where each envelope is then.
+
+        Raises:
+            OfflineError, RelayRefusedError: The relay is not there, or asks to come back; what was
+                not sent stays queued.
+        """
+        return tuple(self.status(envelope) for envelope in await self._outbox.flush())
+
+    async def fetch(self, *, wait_seconds: int = 0) -> tuple[Line, ...]:
+        """Fetch and verify what arrived, and exchange receipts; gives the new lines.
+
+        Args:
+            wait_seconds: How long to wait for something when there is nothing, 0 to 30.
+
+        Raises:
+            OfflineError, RelayRefusedError, LogForkError, VerificationError: As ``sync``.
+        """
+        before = self._last_line()
+        await self._mail.fetch(wait_seconds)
+        return tuple(line for line in self.inbox() if line.counter > before)
+
+    # --- Acts: sealed and queued --------------------------------------------------------------
+
+    def lead(self, to: DeskId, draft: Draft) -> EnvelopeId:
+        """Open an informal exchange with a lead; see ``act`` for what may be refused."""
+        return self.begin(to, "lead", draft)
+
+    def request(self, to: DeskId, draft: Draft) -> EnvelopeId:
+        """Open a formal exchange with a request for mutual legal assistance, signed."""
+        return self.begin(to, "untoc18", draft)
+
+    def begin(self, to: DeskId, profile: str, draft: Draft) -> EnvelopeId:
+        """Open an exchange under a procedure; raises as ``act`` does."""
+        rules = PROFILES[profile]
+        exchange = ExchangeId(random_bytes(ID_BYTES))
+
+        def compose() -> Composed:
+            act = draft.act(rules.opens, exchange, random_bytes(_SALT_BYTES), profile=profile)
+            composed = self._composer.compose(act, to, rules)
+            apply(None, self._step(composed))
+            return composed
+
+        return self._outbox.add(compose)
+
+    def add(self, exchange: ExchangeId, draft: Draft) -> EnvelopeId:
+        """Say more in an informal exchange."""
+        return self.act(exchange, Event.LEAD, draft)
+
+    def acknowledge(self, exchange: ExchangeId, draft: Draft) -> EnvelopeId:
+        """Confirm to the initiator which authority is competent."""
+        return self.act(exchange, Event.ACKNOWLEDGE, draft)
+
+    def consult(self, exchange: ExchangeId, draft: Draft) -> EnvelopeId:
+        """Consult the other desk, as is owed before a refusal (UNTOC art. 18(26))."""
+        return self.act(exchange, Event.CONSULT, draft)
+
+    def answer(self, exchange: ExchangeId, draft: Draft) -> EnvelopeId:
+        """Answer."""
+        return self.act(exchange, Event.ANSWER, draft)
+
+    def refuse(self, exchange: ExchangeId, draft: Draft) -> EnvelopeId:
+        """Refuse, on a permitted ground and with reasons."""
+        return self.act(exchange, Event.REFUSE, draft)
+
+    def close(self, exchange: ExchangeId, draft: Draft) -> EnvelopeId:
+        """Close an exchange that was answered or refused."""
+        return self.act(exchange, Event.CLOSE, draft)
+
+    def act(self, exchange: ExchangeId, event: Event, draft: Draft) -> EnvelopeId:
+        """Act in an exchange: check, seal, and queue durably.
+
+        Raises:
+            UnknownExchangeError: This desk does not have the exchange.
+            RefusedError: The act is not possible as the exchange stands, queued acts included.
+            MalformedError: It does not say what its procedure demands; the message names it.
+            StaleCheckpointError: Synchronise first.
+            UnknownDeskError, VerificationError: The other desk cannot be sealed to now.
+        """
+
+        def compose() -> Composed:
+            steps = stored_steps(self.state, self.directory, exchange)
+            steps += queued_steps(self.state, self.directory, self._own, exchange)
+            current = require(fold(steps).exchanges, exchange)
+            if self._own not in (current.initiator, current.responder):
+                raise RefusedError("X-3", "this desk is no party of the exchange")
+            is_initiator = current.initiator == self._own
+            to = current.responder if is_initiator else current.initiator
+            act = draft.act(event, exchange, random_bytes(_SALT_BYTES), head=current.head)
+            composed = self._composer.compose(act, to, current.profile)
+            apply(current, self._step(composed))
+            return composed
+
+        return self._outbox.add(compose)
+
+    # --- What is known ------------------------------------------------------------------------
+
+    @property
+    def directory(self) -> Directory:
+        """All desks as far as synchronised; raises NotSynchronisedError before that."""
+        return self._sync.directory
+
+    @property
+    def newest(self) -> Newest:
+        """The newest verified checkpoint; raises NotSynchronisedError before there is one."""
+        return self._sync.newest
+
+    def secret(self) -> EpochSecret:
+        """Give the desk's newest epoch secret, for a ceremony that hands it on.
+
+        Raises:
+            NoKeyError: This device was not given it.
+        """
+        return self._seeds.newest(self.directory.desk(self._own))
+
+    def inbox(self) -> tuple[Line, ...]:
+        """Give every envelope that was checked, own ones included, by counter; opens nothing."""
+        rows = self.state.connection.execute(
+            "SELECT counter, leaf_index, envelope, sender, receiver, kind, exchange, event,"
+            " sealed_at, refused, text FROM inbox WHERE is_settled = 1 ORDER BY counter"
+        ).fetchall()
+        folded = self._fold() if rows else Fold({}, {}, {})
+        return tuple(_line(row, folded) for row in rows)
+
+    def exchanges(self) -> Sequence[Exchange]:
+        """Give every exchange as proven in the log, by the order of opening."""
+        return tuple(self._fold().exchanges.values())
+
+    def exchange(self, exchange: ExchangeId) -> Exchange:
+        """Give one exchange as proven in the log; raises UnknownExchangeError."""
+        steps = stored_steps(self.state, self.directory, exchange)
+        return require(fold(steps).exchanges, exchange)
+
+    def read(self, envelope: EnvelopeId) -> Opened:
+        """Open an envelope that was received, sent or is queued.
+
+        It is checked again while it is opened, all but its place in the log.
+
+        Raises:
+            UnknownEnvelopeError: This device does not have it.
+            ComityError: It was refused; the error is the finding.
+        """
+        envelope = self._outbox.current(envelope)
+        row = self.state.connection.execute(
+            "SELECT core, signature, body, audit, wrap, leaf_index FROM inbox WHERE envelope = ?"
+            " AND is_settled = 1 ORDER BY counter LIMIT 1",
+            (envelope,),
+        ).fetchone()
+        if row is None:
+            return self._read_queued(envelope)
+        core_bytes, signature, body, audit, wrap, index = row
+        core = verify_core(core_bytes, signature, self.directory, index=index)
+        return self._open(Parts(core=core, body=body, audit=audit, wrap=wrap), index)
+
+    def status(self, envelope: EnvelopeId) -> Status:
+        """Say how far an own envelope is proven to have come; raises UnknownEnvelopeError."""
+        envelope = self._outbox.current(envelope)
+        placed = self.state.connection.execute(
+            "SELECT leaf_index, sealed_at, refused FROM inbox WHERE envelope = ?"
+            " AND sealed_at IS NOT NULL ORDER BY counter LIMIT 1",
+            (envelope,),
+        ).fetchone()
+        if placed is None:
+            return self._unsealed(envelope)
+        leaf_index, sealed_at, refused = placed
+        folded = self._fold()
+        # SPEC [B-5]: *sealed* is said only of what a checkpoint with its quorum covers.
+        return Status(
+            envelope=envelope,
+            stage=self._stage(envelope, folded),
+            leaf_index=leaf_index,
+            sealed_at=sealed_at,
+            problem=refused or folded.rules.get(envelope),
+            is_broken=False,
+        )
+
+    async def verify(self, envelope: EnvelopeId) -> Opened:
+        """Check everything about an envelope anew: signature, place in the log now, content.
+
+        Raises:
+            OfflineError: The log's tiles cannot be fetched.
+            UnknownEnvelopeError: It is not here, or not in the log yet.
+            ComityError: What does not hold.
+        """
+        opened = self.read(envelope)
+        if opened.leaf_index is None:
+            raise UnknownEnvelopeError(f"envelope {short(envelope)} is not in the log yet")
+        await self._mail.verify_place(opened.core.id)
+        return opened
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Give what must not have happened, with its evidence."""
+        return self.state.alarms()
+
+    def queued(self) -> tuple[Status, ...]:
+        """Give every own envelope that is not proven to be in the log, in order of writing."""
+        rows = self.state.connection.execute(
+            "SELECT envelope FROM outbox WHERE envelope NOT IN"
+            " (SELECT envelope FROM inbox WHERE sealed_at IS NOT NULL) ORDER BY id"
+        ).fetchall()
+        return tuple(self.status(EnvelopeId(row[0])) for row in rows)
+
+    # --- Below --------------------------------------------------------------------------------
+
+    def _fold(self) -> Fold:
+        return fold(stored_steps(self.state, self.directory))
+
+    def _step(self, composed: Composed) -> Step:
+        """Give the step that an act will be, at the end of the log."""
+        core = Core.parse(composed.sealed.upload.core)
+        act = composed.act
+        return Step(
+            index=SIZE_MAX,
+            envelope=core.id,
+            sender=core.sender,
+            receiver=core.counterpart,
+            authority=self.directory.desk(core.sender).authority,
+            kind=core.kind,
+            record=AuditRecord(
+                event=act.event,
+                exchange=act.exchange,
+                head=act.head,
+                profile=act.profile,
+                topic=act.topic,
+            ),
+        )
+
+    def _open(self, parts: Parts, index: int | None) -> Opened:
+        content: Content = self._opener.open(
+            parts,
+            lambda exchange: find_profile(self.state, exchange),
+            self.directory,
+            self._own,
+        )
+        return Opened(
+            core=parts.core,
+            act=content.act,
+            act_bytes=content.act_bytes,
+            record=content.record,
+            leaf_index=index,
+            is_signed=content.is_signed,
+        )
+
+    def _read_queued(self, envelope: EnvelopeId) -> Opened:
+        row = self.state.connection.execute(
+            "SELECT upload FROM outbox WHERE envelope = ?", (envelope,)
+        ).fetchone()
+        if row is None:
+            raise UnknownEnvelopeError(f"envelope {short(envelope)} is not on this device")
+        upload = Upload.parse(row[0])
+        core = Core.parse(upload.core)
+        wraps = dict(zip((entry.desk for entry in core.to), upload.wraps, strict=False))
+        wrap = wraps.get(self._own)
+        return self._open(Parts(core=core, body=upload.body, audit=upload.audit, wrap=wrap), None)
+
+    def _unsealed(self, envelope: EnvelopeId) -> Status:
+        row = self.state.connection.execute(
+            "SELECT stage, problem, due_at FROM outbox WHERE envelope = ?", (envelope,)
+        ).fetchone()
+        if row is None:
+            raise UnknownEnvelopeError(f"envelope {short(envelope)} is not on this device")
+        stage, problem, due_at = row
+        read_to = self.state.mark("read_to")
+        return Status(
+            envelope=envelope,
+            stage=Stage(stage),
+            leaf_index=None,
+            sealed_at=None,
+            problem=problem,
+            is_broken=due_at is not None and read_to is not None and due_at < read_to,
+        )
+
+    def _stage(self, envelope: EnvelopeId, folded: Fold) -> Stage:
+        for exchange in folded.exchanges.values():
+            if exchange.steps[0].envelope == envelope:
+                if exchange.final_index is not None:
+                    return Stage.ANSWERED
+                if exchange.acknowledged_index is not None:
+                    return Stage.ACKNOWLEDGED
+        stored = self.state.connection.execute(
+            "SELECT 1 FROM stored JOIN inbox USING (envelope) WHERE stored.envelope = ?"
+            " AND stored.desk = inbox.receiver LIMIT 1",
+            (envelope,),
+        ).fetchone()
+        return Stage.STORED if stored else Stage.SEALED
+
+    def _last_line(self) -> int:
+        row = self.state.connection.execute(
+            "SELECT max(counter) FROM inbox WHERE is_settled = 1"
+        ).fetchone()
+        return row[0] or 0
+
+
+def _pins(profile: Profile) -> dict[str, bytes]:
+    return {
+        "genesis_hash": profile.deployment.genesis_hash,
+        "desk": profile.desk,
+        "device": profile.device,
+    }
+
+
+def _line(row: tuple[object, ...], folded: Fold) -> Line:
+    counter, index, envelope, sender, receiver, kind, exchange, event, sealed_at, rule, text = row
+    if not isinstance(counter, int) or not isinstance(index, int):
+        raise VerificationError("inbox holds a line without counter")
+    id_ = EnvelopeId(envelope) if isinstance(envelope, bytes) else None
+    return Line(
+        counter=counter,
+        leaf_index=index,
+        envelope=id_,
+        sender=DeskId(sender) if isinstance(sender, bytes) else None,
+        receiver=DeskId(receiver) if isinstance(receiver, bytes) else None,
+        kind=Kind(kind) if isinstance(kind, int) else None,
+        exchange=ExchangeId(exchange) if isinstance(exchange, bytes) else None,
+        event=Event(event) if event is not None else None,
+        sealed_at=sealed_at if isinstance(sealed_at, int) else None,
+        refused=rule if isinstance(rule, str) else folded.rules.get(id_ or EnvelopeId(b"")),
+        text=text if isinstance(text, str) else folded.refused.get(id_ or EnvelopeId(b"")),
+    )

@@ -10,6 +10,7 @@ That the envelope is in the log is ``mail``'s to check, before; whether the act 
 stands is the exchange's, after.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,8 +28,10 @@ from comity_protocol.envelope import (
     open_body,
 )
 from comity_protocol.errors import VerificationError
-from comity_protocol.identifiers import DeskId
+from comity_protocol.identifiers import DeskId, ExchangeId
 from comity_protocol.profiles import PROFILES, Profile, check_says
+
+FindProfile = Callable[[ExchangeId], Profile | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +71,13 @@ class Opener:
         self._threads: Final = threads
 
     def open(
-        self, parts: Parts, profile: Profile | None, directory: Directory, own: DeskId
+        self, parts: Parts, find_profile: FindProfile, directory: Directory, own: DeskId
     ) -> Content:
         """Open an envelope whose core was verified, and check its content.
 
         Args:
             parts: The envelope.
-            profile: The procedure of its exchange; None when the act itself opens one.
+            find_profile: Gives the procedure of an exchange that is known, by its id.
             directory: Folded beyond the envelope.
             own: The own desk.
 
@@ -95,11 +98,12 @@ class Opener:
                 is_signed=False,
                 gossip=None,
             )
-        if parts.body is None:
-            raise VerificationError("relay kept the body back from a desk that is addressed [E-2]")
-        body = Body.parse(open_body(core, parts.body, root))
+        body = _open_body(parts, root)
         act = Act.parse(body.act)
-        self._check_act(act, body, core, profile, directory)
+        profile = find_profile(act.exchange) or PROFILES.get(act.profile or "")
+        if profile is None:
+            raise VerificationError("act belongs to no exchange that this desk knows [X-1]")
+        _check_act(act, body, core, profile, directory)
         plaintext = open_audit(core, parts.audit, audit_key(audit_root(root), core.id))
         record = AuditRecord.parse(plaintext)
         self._check_record(record, act, desk)
@@ -111,28 +115,31 @@ class Opener:
             gossip=body.gossip,
         )
 
-    def _check_act(
-        self, act: Act, body: Body, core: Core, profile: Profile | None, directory: Directory
-    ) -> None:
-        profile = profile or PROFILES.get(act.profile or "")
-        if profile is None:
-            raise VerificationError("act belongs to no exchange that this desk knows [X-1]")
-        check_says(act, profile)
-        # SPEC [P-4]: a formal act carries the composite signature of the device that sent it.
-        if act.event in profile.signed or body.signature is not None:
-            _, device = directory.device(core.device)
-            verify_act(
-                device.full,
-                body.act,
-                body.signature,
-                deployment=directory.genesis.deployment,
-                sender=core.sender,
-                receiver=core.counterpart,
-            )
+    def act(self, parts: Parts, desk: Desk) -> Act:
+        """Open the act of an own envelope again, which was checked before it was sealed."""
+        return Act.parse(_open_body(parts, self._threads.root(parts.core, parts.wrap, desk)).act)
 
     def _check_record(self, record: AuditRecord, act: Act, desk: Desk) -> None:
         head_key = None if act.head is None else self._threads.audit_key(act.head, desk)
-        try:
-            verify_projection(record, act, head_key)
-        except ValueError as error:
-            raise VerificationError(f"act has no projection for auditors: {error} [U-1]") from error
+        verify_projection(record, act, head_key)
+
+
+def _open_body(parts: Parts, root: bytes) -> Body:
+    if parts.body is None:
+        raise VerificationError("relay kept the body back from a desk that is addressed [E-2]")
+    return Body.parse(open_body(parts.core, parts.body, root))
+
+
+def _check_act(act: Act, body: Body, core: Core, profile: Profile, directory: Directory) -> None:
+    check_says(act, profile)
+    # SPEC [P-4]: a formal act carries the composite signature of the device that sent it.
+    if act.event in profile.signed or body.signature is not None:
+        _, device = directory.device(core.device)
+        verify_act(
+            device.full,
+            body.act,
+            body.signature,
+            deployment=directory.genesis.deployment,
+            sender=core.sender,
+            receiver=core.counterpart,
+        )

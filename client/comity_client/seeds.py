@@ -13,8 +13,7 @@ from comity_client.state import State
 from comity_protocol.chain import Desk
 from comity_protocol.envelope import Kind
 from comity_protocol.epochs import EpochSecret, open_box, open_previous
-from comity_protocol.errors import ComityError, OpenError, VerificationError
-from comity_protocol.keys import SealKey
+from comity_protocol.errors import ComityError, OpenError
 
 
 class NoKeyError(OpenError):
@@ -90,7 +89,6 @@ class Seeds:
             for epoch in sorted((epoch for epoch in boxes if epoch >= number), reverse=True):
                 seed = self.secret(desk, epoch).leads.get(number)
                 if seed is not None:
-                    _require(SealKey.from_seed(seed).public, desk.epochs[number - 1].keys.lead)
                     self._leads[number] = seed
                     break
             else:
@@ -123,8 +121,3 @@ class Seeds:
             at -= 1
             self._files[at] = seed
         return seed
-
-
-def _require(got: bytes, stated: bytes) -> None:
-    if got != stated:
-        raise VerificationError("a lead seed in the own box is not that of the stated key [B-8]")

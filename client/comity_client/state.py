@@ -59,10 +59,13 @@ CREATE INDEX inbox_unsettled ON inbox (counter) WHERE is_settled = 0;
 CREATE INDEX inbox_unreceipted ON inbox (counter) WHERE receipted = 0 AND opens = 1;
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY, envelope BLOB NOT NULL UNIQUE, upload BLOB NOT NULL,
-    stage TEXT NOT NULL, promise BLOB, problem TEXT, replaced_by BLOB,
+    stage TEXT NOT NULL, promise BLOB, due_at INTEGER, problem TEXT,
     receiver BLOB NOT NULL, kind INTEGER NOT NULL,
     exchange BLOB NOT NULL, event TEXT NOT NULL, head BLOB, profile TEXT, topic TEXT) STRICT;
 CREATE INDEX outbox_stage ON outbox (stage, id);
+CREATE TABLE replaced (old BLOB PRIMARY KEY, new BLOB NOT NULL) STRICT;
+CREATE TABLE gossip (size INTEGER NOT NULL, root BLOB NOT NULL, signature BLOB NOT NULL,
+    is_checked INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (size, root)) STRICT;
 CREATE TABLE receipts (hash BLOB PRIMARY KEY, payload BLOB NOT NULL, signature BLOB NOT NULL,
     promise BLOB) STRICT;
 CREATE TABLE stored (envelope BLOB NOT NULL, desk BLOB NOT NULL, leaf_index INTEGER NOT NULL,

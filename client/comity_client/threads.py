@@ -40,6 +40,7 @@ class Threads:
         """Take where wraps lie and what opens them."""
         self._state: Final = state
         self._seeds: Final = seeds
+        self._gone: Final[set[EnvelopeId]] = set()
         self._roots: Final[OrderedDict[EnvelopeId, tuple[Core, bytes]]] = OrderedDict()
 
     def root(self, core: Core, wrap: bytes | None, desk: Desk) -> bytes:
@@ -55,13 +56,13 @@ class Threads:
             OpenError: The wrap does not open, or this device does not hold the key.
         """
         if core.ref is not None:
-            referred, root = self._referred(core.ref, desk)
+            referred, root = self._stored(core.ref, desk)
             check_reference(core, referred)
-            return root
-        own = core.recipient(desk.id)
-        if own is None or wrap is None:
-            raise VerificationError("envelope brings no wrap for this desk [E-2]")
-        root = open_wrap(core, wrap, own, self._seeds.seed(desk, own.epoch, own.kind))
+        else:
+            own = core.recipient(desk.id)
+            if own is None or wrap is None:
+                raise VerificationError("envelope brings no wrap for this desk [E-2]")
+            root = open_wrap(core, wrap, own, self._seeds.seed(desk, own.epoch, own.kind))
         self._keep(core, root)
         return root
 
@@ -71,8 +72,7 @@ class Threads:
         Raises:
             VerificationError: It is not stored here.
         """
-        core, wrap = self._find(envelope)
-        root = self.root(core, wrap, desk)
+        core, root = self._stored(envelope, desk)
         own = core.recipient(desk.id)
         is_auditor = own is not None and own.kind is Kind.AUDIT
         return audit_key(root if is_auditor else audit_root(root), envelope)
@@ -92,14 +92,18 @@ class Threads:
                 return thread_of(core, self.root(core, wrap, desk))
         return None
 
-    def _referred(self, ref: EnvelopeId, desk: Desk) -> tuple[Core, bytes]:
-        if ref not in self._roots:
-            core, wrap = self._find(ref)
-            if core.ref is not None:
-                raise VerificationError("envelope refers to one without wraps [E-6]")
-            self.root(core, wrap, desk)
-        self._roots.move_to_end(ref)
-        return self._roots[ref]
+    def forget(self, envelope: EnvelopeId) -> None:
+        """Forget an envelope that is sealed anew, so that nothing refers to it."""
+        self._roots.pop(envelope, None)
+        self._gone.add(envelope)
+
+    def _stored(self, envelope: EnvelopeId, desk: Desk) -> tuple[Core, bytes]:
+        """Give core and root of a stored envelope; a reference goes one step deep at most."""
+        found = self._roots.get(envelope)
+        if found is None:
+            core, wrap = self._find(envelope)
+            found = core, self.root(core, wrap, desk)
+        return found
 
     def _find(self, envelope: EnvelopeId) -> tuple[Core, bytes | None]:
         """Give core and own wrap of a stored envelope whose sender was verified, or an own one."""
@@ -127,7 +131,7 @@ class Threads:
             " AND refused IS NULL AND opens = 1",
             (exchange, exchange, desk),
         )
-        return [EnvelopeId(row[0]) for row in rows]
+        return [EnvelopeId(row[0]) for row in rows if row[0] not in self._gone]
 
     def _keep(self, core: Core, root: bytes) -> None:
         self._roots[core.id] = (core, root)

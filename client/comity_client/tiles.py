@@ -29,6 +29,16 @@ TILES_CACHED_MAX: Final = 1_024
 """Tiles kept in memory, 8 KiB each."""
 
 
+class UnprovenError(VerificationError):
+    """The relay's tiles do not lead to the root that it showed before."""
+
+    code = "unproven-log"
+    remedy = (
+        "try again; if it persists, do not rely on the relay and tell your administrator: it cannot"
+        " prove its own log"
+    )
+
+
 class TileSource(Protocol):
     """Where tiles come from; they are not believed."""
 
@@ -56,7 +66,8 @@ class LogReader:
             under: A verified checkpoint.
 
         Raises:
-            VerificationError: It is not there, or the relay's tiles do not lead to the root.
+            VerificationError: Another object is there.
+            UnprovenError: The relay's tiles do not lead to the root.
 
         Source: PROTOCOL [L-2], [B-1].
         """
@@ -92,7 +103,11 @@ class LogReader:
     ) -> tuple[bytes, ...]:
         hashes = await self._tile(0, tile, width)
         proof = await self._prove(plan_inclusion(index, under.size), under.size)
-        verify_inclusion(hashes[index % TILE_WIDTH], index, under.size, under.root, proof)
+        try:
+            verify_inclusion(hashes[index % TILE_WIDTH], index, under.size, under.root, proof)
+        except VerificationError as error:
+            self._fetched.clear()
+            raise UnprovenError(f"tile {tile} of the log does not lead to its root") from error
         return hashes
 
     async def _prove(self, plan: ProofPlan, size: int) -> tuple[bytes, ...]:

@@ -1,0 +1,272 @@
+"""The mailbox as it is kept: every envelope as it came, and what was found when it was checked.
+
+An envelope is stored before it is checked, and checked once. One that fails is kept with the rule
+that it breaks and never blocks the next.
+
+Rules:
+
+* [B-1] Nothing received is shown before it is verified: its core, its place in a witnessed
+  checkpoint, its wrap, its content, its signature, and what the auditors were told.
+* [B-2] Counters are gapless; a gap or a repeated counter is an alarm; an envelope has one effect.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from comity_client.ledger import find_profile
+from comity_client.opener import Content, Opener, Parts
+from comity_client.relay_answers import Arrived
+from comity_client.state import Newest, State
+from comity_protocol.acts import Gossip
+from comity_protocol.directory import Directory
+from comity_protocol.encoding import Value, parse, serialize
+from comity_protocol.envelope import Core, core_hash, verify_core
+from comity_protocol.errors import ComityError, VerificationError
+from comity_protocol.fields import array_of, integer_of
+from comity_protocol.identifiers import DeskId, EnvelopeId, short
+from comity_protocol.leaves import envelope_leaf
+from comity_protocol.limits import RECIPIENTS_MAX
+
+_RULE: Final = re.compile(r"\[([A-Z]-[0-9]+)\]$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An envelope out of the inbox that is not checked yet."""
+
+    counter: int
+    leaf_index: int
+    core: bytes
+    signature: bytes
+    body: bytes | None
+    audit: bytes
+    wrap: bytes | None
+    counters: tuple[int, ...] | None
+
+
+class Inbox:
+    """Keeps and checks what arrives for one desk."""
+
+    def __init__(self, state: State, opener: Opener, own: DeskId, now: Callable[[], int]) -> None:
+        """Take where it is kept and what opens it."""
+        self._state: Final = state
+        self._opener: Final = opener
+        self._own: Final = own
+        self._now: Final = now
+
+    @property
+    def last(self) -> int:
+        """The highest counter that is stored; 0 when none is."""
+        row = self._state.connection.execute("SELECT max(counter) FROM inbox").fetchone()
+        return row[0] or 0
+
+    def store(self, items: Sequence[Arrived]) -> None:
+        """Store a page as it came, in one transaction."""
+        with self._state.transaction() as connection:
+            last = self.last
+            for item in items:
+                # SPEC [B-2]: a gap or a repeated counter is an alarm.
+                if item.counter <= last:
+                    self._alarm("repeat", f"relay gave counter {item.counter} again", item)
+                    continue
+                if item.counter > last + 1:
+                    text = f"relay left out counter {last + 1} before {item.counter}"
+                    self._alarm("gap", text, item)
+                last = item.counter
+                connection.execute(
+                    "INSERT INTO inbox (counter, leaf_index, core, signature, body, audit, wrap,"
+                    " counters) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        item.counter,
+                        item.leaf_index,
+                        item.core,
+                        item.signature,
+                        item.body,
+                        item.audit,
+                        item.wrap,
+                        None if item.counters is None else serialize(list(item.counters)),
+                    ),
+                )
+
+    def unsettled(self, below: int, limit: int) -> tuple[Stored, ...]:
+        """Give envelopes that are not checked yet and lie below a leaf index, by counter."""
+        rows = self._state.connection.execute(
+            "SELECT counter, leaf_index, core, signature, body, audit, wrap, counters FROM inbox"
+            " WHERE is_settled = 0 AND leaf_index < ? ORDER BY counter LIMIT ?",
+            (below, limit),
+        )
+        return tuple(_stored(row) for row in rows)
+
+    def find(self, envelope: EnvelopeId) -> Stored:
+        """Give a checked envelope as it was stored.
+
+        Raises:
+            VerificationError: There is none of this id that was proven to be in the log.
+        """
+        row = self._state.connection.execute(
+            "SELECT counter, leaf_index, core, signature, body, audit, wrap, counters FROM inbox"
+            " WHERE envelope = ? AND sealed_at IS NOT NULL ORDER BY counter LIMIT 1",
+            (envelope,),
+        ).fetchone()
+        if row is None:
+            raise VerificationError(f"envelope {short(envelope)} was not proven to be in the log")
+        return _stored(row)
+
+    def has_unsettled(self) -> bool:
+        """Whether something is stored that is not checked yet."""
+        row = self._state.connection.execute(
+            "SELECT 1 FROM inbox WHERE is_settled = 0 LIMIT 1"
+        ).fetchone()
+        return row is not None
+
+    def settle(
+        self,
+        rows: Sequence[tuple[Stored, ComityError | None]],
+        directory: Directory,
+        under: Newest,
+    ) -> tuple[Gossip, ...]:
+        """Check envelopes and keep what was found, in one transaction.
+
+        Args:
+            rows: By counter; each with what is wrong with its place in the log, None if nothing.
+            directory: Folded up to the checkpoint.
+            under: The checkpoint that covers them.
+
+        Returns:
+            The checkpoints that their senders had seen, each once.
+        """
+        gossips: dict[Gossip, None] = {}
+        with self._state.transaction():
+            for stored, misplaced in rows:
+                gossip = self._settle(stored, misplaced, directory, under)
+                if gossip is not None:
+                    gossips[gossip] = None
+        return tuple(gossips)
+
+    def _settle(
+        self, stored: Stored, misplaced: ComityError | None, directory: Directory, under: Newest
+    ) -> Gossip | None:
+        core: Core | None = None
+        content: Content | None = None
+        sealed_at: int | None = None
+        refused: ComityError | None = None
+        try:
+            core = verify_core(stored.core, stored.signature, directory, index=stored.leaf_index)
+            # SPEC [B-1]: nothing is shown before its place in a witnessed checkpoint is verified.
+            if misplaced is not None:
+                raise misplaced
+            self._require_first(core, stored)
+            sealed_at = under.sealed_at
+            content = self._open(core, stored, directory)
+        except ComityError as error:
+            refused = error
+        self._keep(stored, core, content, sealed_at, refused)
+        return content.gossip if content else None
+
+    def _open(self, core: Core, stored: Stored, directory: Directory) -> Content:
+        parts = Parts(core=core, body=stored.body, audit=stored.audit, wrap=stored.wrap)
+        return self._opener.open(
+            parts, lambda exchange: find_profile(self._state, exchange), directory, self._own
+        )
+
+    def _require_first(self, core: Core, stored: Stored) -> None:
+        found = self._state.connection.execute(
+            "SELECT counter FROM inbox WHERE envelope = ? AND counter < ?"
+            " AND sealed_at IS NOT NULL",
+            (core.id, stored.counter),
+        ).fetchone()
+        if found is not None:
+            # SPEC [B-2]: an envelope has one effect.
+            text = f"envelope {short(core.id)} is in the mailbox twice"
+            evidence: list[Value] = [found[0], stored.counter, stored.core]
+            self._state.alarm("repeat", text, evidence, self._now())
+            raise VerificationError(f"{text} [B-2]")
+
+    def _keep(
+        self,
+        stored: Stored,
+        core: Core | None,
+        content: Content | None,
+        sealed_at: int | None,
+        refused: ComityError | None,
+    ) -> None:
+        record = content.record if content else None
+        self._state.connection.execute(
+            "UPDATE inbox SET is_settled = 1, envelope = ?, sealed_at = ?, refused = ?, text = ?,"
+            " opens = ?, sender = ?, receiver = ?, kind = ?, exchange = ?, event = ?, head = ?,"
+            " profile = ?, topic = ? WHERE counter = ?",
+            (
+                core.id if core else None,
+                sealed_at,
+                _rule_of(refused) if refused else None,
+                str(refused) if refused else None,
+                content is not None,
+                core.sender if core else None,
+                core.counterpart if core else None,
+                int(core.kind) if core else None,
+                record.exchange if record else None,
+                record.event.value if record else None,
+                record.head if record else None,
+                record.profile if record else None,
+                record.topic if record else None,
+                stored.counter,
+            ),
+        )
+
+    def _alarm(self, kind: str, text: str, item: Arrived) -> None:
+        evidence: list[Value] = [item.counter, item.leaf_index, item.core, item.signature]
+        self._state.alarm(kind, text, evidence, self._now())
+
+
+def leaf_of(stored: Stored, counters: Sequence[int], own: DeskId) -> bytes:
+    """Give the log entry that an envelope must have.
+
+    Args:
+        stored: The envelope.
+        counters: Of all its recipients, as the relay says.
+        own: The own desk, whose counter is known.
+
+    Raises:
+        MalformedError: The core cannot be read.
+        VerificationError: The desk is not addressed, or the counters are not those of ``to``.
+    """
+    core = Core.parse(stored.core)
+    desks = [entry.desk for entry in core.to]
+    if own not in desks:
+        raise VerificationError("envelope is not addressed to this desk [E-3]")
+    # SPEC [R-3]: the leaf holds the counter of each recipient, so a mailbox cannot be reordered.
+    if len(counters) != len(desks) or counters[desks.index(own)] != stored.counter:
+        raise VerificationError("envelope has another counter in the log than in the mailbox [B-2]")
+    return envelope_leaf(core_hash(stored.core), counters)
+
+
+def envelope_id(stored: Stored) -> EnvelopeId:
+    """Give the id that a stored envelope claims."""
+    return Core.parse(stored.core).id
+
+
+def _rule_of(error: ComityError) -> str:
+    """Give the rule that an error names at its end, or the error's code."""
+    found = _RULE.search(str(error))
+    return found[1] if found else error.code
+
+
+def _stored(row: tuple[Any, ...]) -> Stored:
+    counter, index, core, signature, body, audit, wrap, counters = row
+    return Stored(
+        counter=counter,
+        leaf_index=index,
+        core=core,
+        signature=signature,
+        body=body,
+        audit=audit,
+        wrap=wrap,
+        counters=None if counters is None else _counters(counters),
+    )
+
+
+def _counters(data: bytes) -> tuple[int, ...]:
+    items = array_of(parse(data), "counters", low=1, high=RECIPIENTS_MAX)
+    return tuple(integer_of(item, "counter") for item in items)

@@ -1,0 +1,212 @@
+"""Keeps the directory and the newest checkpoint: everything else is verified against these two.
+
+1. The genesis is the pinned one, and names log, witnesses and quorum.
+2. A checkpoint is believed with the log's signature and the witness quorum of that genesis.
+3. It continues the newest one that was believed; older or other ones are kept as evidence.
+4. Every statement is proven to be in it, without a gap, and is folded in leaf order.
+5. The own box of every new epoch is fetched and compared.
+
+Rules:
+
+* [B-6] A checkpoint older than the newest verified one, or inconsistent with it, is refused and
+  kept as evidence.
+"""
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Final
+
+from comity_client.relay_answers import PAGE_STATEMENTS, Logged, StatementPage
+from comity_client.seeds import Seeds
+from comity_client.state import Newest, State
+from comity_client.tiles import LogReader
+from comity_client.transport import RelayClient
+from comity_protocol.checkpoint import Quorum, verify_quorum
+from comity_protocol.directory import Directory
+from comity_protocol.encoding import serialize
+from comity_protocol.errors import ComityError, VerificationError
+from comity_protocol.identifiers import DeskId
+from comity_protocol.leaves import statement_leaf
+from comity_protocol.merkle import leaf_hash, verify_inclusion
+from comity_protocol.signed_note import KeyType, VerifierKey
+from comity_protocol.statements import Genesis, SignedStatement, parse_statement
+
+PAGES_MAX: Final = 10_000
+
+
+class NotSynchronisedError(ComityError):
+    """Something was asked of a directory that was never fetched."""
+
+    code = "not-synchronised"
+    remedy = "synchronise with the relay once before anything else"
+
+
+class LogForkError(VerificationError):
+    """The relay showed a checkpoint that cannot stand beside the one this device has verified."""
+
+    code = "log-fork"
+    remedy = (
+        "do not rely on the relay; give the evidence to your administrator, who compares it with"
+        " other States' desks and the witnesses"
+    )
+
+
+def log_key(genesis: Genesis) -> VerifierKey:
+    """Give the log's key as the genesis pins it."""
+    return VerifierKey(genesis.origin, KeyType.ED25519, genesis.log_key)
+
+
+def quorum_of(genesis: Genesis) -> Quorum:
+    """Give the witnesses and their quorum as the genesis pins them."""
+    keys = (VerifierKey(name, KeyType.COSIGNATURE_V1, key) for name, key in genesis.witnesses)
+    return Quorum(genesis.quorum, tuple(keys))
+
+
+class Synchroniser:
+    """Directory and checkpoint of one device."""
+
+    def __init__(
+        self,
+        *,
+        state: State,
+        relay: RelayClient,
+        log: LogReader,
+        seeds: Seeds,
+        pinned: bytes,
+        own: DeskId,
+        now: Callable[[], int],
+    ) -> None:
+        """Load what was verified before; ``pinned`` is the genesis's hash, from enrolment."""
+        self._state: Final = state
+        self._relay: Final = relay
+        self._log: Final = log
+        self._seeds: Final = seeds
+        self._pinned: Final = pinned
+        self._own: Final = own
+        self._now: Final = now
+        self._directory = self._load()
+
+    @property
+    def directory(self) -> Directory:
+        """The directory as far as it was synchronised.
+
+        Raises:
+            NotSynchronisedError: It never was.
+        """
+        if self._directory is None:
+            raise NotSynchronisedError("the directory was never fetched")
+        return self._directory
+
+    @property
+    def newest(self) -> Newest:
+        """The newest verified checkpoint; raises as ``directory`` does."""
+        newest = self._state.newest()
+        if newest is None:
+            raise NotSynchronisedError("no checkpoint was verified yet")
+        return newest
+
+    async def run(self) -> None:
+        """Fetch, verify and keep what is new.
+
+        Raises:
+            OfflineError, RelayRefusedError: The relay is not there, or refuses.
+            LogForkError: It shows another past than before; the evidence is kept.
+            VerificationError: A signature, proof or statement does not hold.
+        """
+        if self._directory is None:
+            signed = await self._relay.genesis()
+            self._directory = Directory.begin(signed, self._pinned)
+            self._state.keep_genesis(signed.serialize())
+        believed = self._state.newest()
+        for _ in range(PAGES_MAX):
+            after, _ = self._state.last_statement()
+            page = await self._relay.statements(after)
+            believed = await self._believe(page.note, believed)
+            is_last = len(page.items) < PAGE_STATEMENTS
+            self._fold(page, believed, is_last=is_last)
+            if is_last:
+                break
+        await self._fetch_boxes()
+
+    async def _believe(self, note: bytes, known: Newest | None) -> Newest:
+        genesis = self.directory.genesis
+        witnessed = verify_quorum(note, log_key(genesis), quorum_of(genesis))
+        head = witnessed.checkpoint
+        offered = Newest(size=head.size, root=head.root, note=note, sealed_at=witnessed.sealed_time)
+        if known is None:
+            return offered
+        # SPEC [B-6]: an older or inconsistent checkpoint is refused and kept as evidence.
+        if offered.size < known.size:
+            raise self._convict("rollback", "relay showed an older checkpoint", known, offered)
+        if offered.size == known.size and offered.root != known.root:
+            raise self._convict("fork", "log signed two roots for one size", known, offered)
+        try:
+            await self._log.verify_growth(known, offered)
+        except VerificationError as error:
+            text = "relay cannot prove that its log continues the one seen before"
+            raise self._convict("unproven", text, known, offered) from error
+        return offered
+
+    def _convict(self, kind: str, text: str, known: Newest, offered: Newest) -> LogForkError:
+        self._state.alarm(kind, text, [known.note, offered.note], self._now())
+        return LogForkError(
+            f"{text}: size {offered.size} after {known.size}; evidence is kept [B-6]"
+        )
+
+    def _fold(self, page: StatementPage, believed: Newest, *, is_last: bool) -> None:
+        directory = self.directory
+        changed: set[DeskId] = set()
+        expected = self._state.last_statement()[0] + 1
+        with self._state.transaction():
+            for number, item in enumerate(page.items, expected):
+                _check_place(item, number, believed)
+                if item.signed.hash != self._pinned:
+                    directory = directory.apply(item.signed, item.leaf_index)
+                    changed.add(parse_statement(item.signed.payload).link.desk)
+                self._state.keep_statement(
+                    ordinal=item.ordinal,
+                    leaf_index=item.leaf_index,
+                    payload=item.signed.payload,
+                    signatures=serialize([list(pair) for pair in item.signed.signatures]),
+                )
+            for desk in changed:
+                self._state.keep_desk(directory.desk(desk))
+            # The checkpoint is kept with the last of its statements: what it covers is judged by
+            # a directory that is complete up to there.
+            if is_last:
+                self._state.keep_newest(believed)
+        self._directory = directory
+
+    async def _fetch_boxes(self) -> None:
+        desk = self.directory.desks.get(self._own)
+        if desk is None or desk.epoch is None:
+            return
+        own, _ = self._state.boxes()
+        if desk.epoch.number in own:
+            return
+        boxes = await self._relay.boxes()
+        self._state.keep_boxes(boxes.own, boxes.previous)
+        problem = self._seeds.audit(desk)
+        if problem is not None:
+            # SPEC [B-8]: the own box is opened and compared.
+            box = boxes.own.get(desk.epoch.number, b"")
+            self._state.alarm("box", problem, [desk.epoch.number, box], self._now())
+
+    def _load(self) -> Directory | None:
+        signed = self._state.genesis()
+        if signed is None:
+            return None
+        begun = Directory.begin(SignedStatement.parse(signed), self._pinned)
+        desks = {desk.id: desk for desk in self._state.desks()}
+        devices = {device: desk.id for desk in desks.values() for device in desk.devices}
+        _, index = self._state.last_statement()
+        return Directory(begun.genesis, MappingProxyType(desks), index, MappingProxyType(devices))
+
+
+def _check_place(item: Logged, expected: int, under: Newest) -> None:
+    if item.ordinal != expected:
+        raise VerificationError(
+            f"relay gave statement {item.ordinal}, expected {expected}: it leaves one out"
+        )
+    hashed = leaf_hash(statement_leaf(item.signed.payload))
+    verify_inclusion(hashed, item.leaf_index, under.size, under.root, item.proof)
