@@ -85,6 +85,9 @@ class Kind(IntEnum):
     """The file key of an auditor's desk; opens the audit part only."""
 
 
+_KIND_MAX: Final = max(Kind)
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A ciphertext as the core names it: its length and SHA-256."""
@@ -245,22 +248,7 @@ class Upload:
             MalformedError: It is not what ``serialize`` gives.
             VerificationError: A part is not the one that the core names.
         """
-        # SPEC [E-9]: every size has a bound.
-        if len(data) > UPLOAD_BYTES_MAX:
-            raise MalformedError(f"upload is {len(data):,} bytes, at most {UPLOAD_BYTES_MAX:,}")
-        core, signature, body, audit, wraps = array_of(parse(data), "upload", low=5, high=5)
-        upload = cls(
-            core=bytes_of(core, "core", high=CORE_BYTES_MAX),
-            signature=bytes_of(signature, "core signature", length=FAST_SIGNATURE_BYTES),
-            body=bytes_of(body, "body", high=BODY_BYTES_MAX),
-            audit=bytes_of(audit, "audit part", high=AUDIT_BYTES_MAX),
-            wraps=tuple(
-                bytes_of(wrap, "wrap", high=WRAP_BYTES_MAX)
-                for wrap in array_of(wraps, "wraps", high=RECIPIENTS_MAX)
-            ),
-        )
-        check_parts(upload)
-        return upload
+        return parse_upload(data)[0]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -407,6 +395,28 @@ def seal(
     return Sealed(envelope_id, Upload(core, signature, body_ct, audit_ct, wraps), thread)
 
 
+def parse_upload(data: bytes) -> tuple[Upload, Core]:
+    """Read a posted envelope as ``Upload.parse`` does, and give the core that was read for it.
+
+    Reading a core is a good part of what an envelope costs the relay, which needs it again.
+    """
+    # SPEC [E-9]: every size has a bound.
+    if len(data) > UPLOAD_BYTES_MAX:
+        raise MalformedError(f"upload is {len(data):,} bytes, at most {UPLOAD_BYTES_MAX:,}")
+    core, signature, body, audit, wraps = array_of(parse(data), "upload", low=5, high=5)
+    upload = Upload(
+        core=bytes_of(core, "core", high=CORE_BYTES_MAX),
+        signature=bytes_of(signature, "core signature", length=FAST_SIGNATURE_BYTES),
+        body=bytes_of(body, "body", high=BODY_BYTES_MAX),
+        audit=bytes_of(audit, "audit part", high=AUDIT_BYTES_MAX),
+        wraps=tuple(
+            bytes_of(wrap, "wrap", high=WRAP_BYTES_MAX)
+            for wrap in array_of(wraps, "wraps", high=RECIPIENTS_MAX)
+        ),
+    )
+    return upload, check_parts(upload)
+
+
 def check_parts(upload: Upload) -> Core:
     """Check that body, audit part and wraps are those that the core names.
 
@@ -449,6 +459,26 @@ def verify_core(core_bytes: bytes, signature: bytes, directory: Directory, *, in
     Source: PROTOCOL [E-1]. Stops spoofing by a co-recipient, a removed officer, or the relay.
     """
     core = Core.parse(core_bytes)
+    verify_sender(core, core_bytes, signature, directory, index=index)
+    return core
+
+
+def verify_sender(
+    core: Core, core_bytes: bytes, signature: bytes, directory: Directory, *, index: int
+) -> None:
+    """Check who sent an envelope, as ``verify_core`` does, when its core was read already.
+
+    Args:
+        core: What ``Core.parse`` gave for ``core_bytes``.
+        core_bytes: As received.
+        signature: As received, 64 bytes.
+        directory: As for ``verify_core``.
+        index: As for ``verify_core``.
+
+    Raises:
+        UnknownDeskError: The device or a desk is not in the directory.
+        VerificationError: The device is not the sender's, was not active, or did not sign.
+    """
     desk, device = directory.device(core.device)
     # SPEC [E-1]: the signature is by a device active in the sending desk at that leaf.
     if desk.id != core.sender:
@@ -460,7 +490,6 @@ def verify_core(core_bytes: bytes, signature: bytes, directory: Directory, *, in
     if core.seq > desk.seq:
         raise VerificationError(f"core names statement {core.seq}, the chain ends at {desk.seq}")
     verify_fast(device.fast, Context.ENVELOPE, core_bytes, signature)
-    return core
 
 
 def open_wrap(core: Core, wrap: bytes, recipient: Recipient, seed: bytes) -> bytes:
@@ -596,7 +625,7 @@ def _parse_recipient(item: Value, *, has_wrap: bool) -> Recipient:
     return Recipient(
         desk=DeskId(bytes_of(desk, "core, recipient", length=ID_BYTES)),
         epoch=integer_of(epoch, "core, epoch", low=1, high=1 << 32),
-        kind=Kind(integer_of(kind, "core, kind", high=max(Kind))),
+        kind=Kind(integer_of(kind, "core, kind", high=_KIND_MAX)),
         wrap_hash=bytes_of(wrap[0], "core, wrap hash", length=HASH_BYTES) if wrap else None,
     )
 

@@ -21,7 +21,7 @@ from comity_protocol.envelope import (
     Upload,
     core_hash,
     required_auditors,
-    verify_core,
+    verify_sender,
 )
 from comity_protocol.errors import VerificationError
 from comity_protocol.identifiers import DeskId, DeviceId
@@ -38,6 +38,14 @@ class Caller:
 
     desk: DeskId
     device: DeviceId
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """An uploaded envelope, its core read once: from ``parse_upload``."""
+
+    upload: Upload
+    core: Core
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ Checked = CheckedEnvelope | CheckedReceipt
 
 
 def check_envelope(
-    upload: Upload, caller: Caller, directory: Directory, key: FastKey, at: int
+    posted: Posted, caller: Caller, directory: Directory, key: FastKey, at: int
 ) -> CheckedEnvelope:
     """Check an uploaded envelope.
 
@@ -80,7 +88,7 @@ def check_envelope(
     4. The auditors that both desks demand get their part.
 
     Args:
-        upload: Parsed, so its parts are those of its core.
+        posted: Its parts are those of its core.
         caller: Who brought it.
         directory: The newest view.
         key: The relay's, for the promise.
@@ -90,11 +98,11 @@ def check_envelope(
         ComityError: The envelope is malformed or a signature does not hold.
         Refused: One of the relay's own rules does not hold.
     """
+    upload, core = posted.upload, posted.core
     # (1)
-    core = Core.parse(upload.core)
     _require_own(core.sender, core.device, caller, directory)
     # (2)
-    core = verify_core(upload.core, upload.signature, directory, index=SIZE_MAX)
+    verify_sender(core, upload.core, upload.signature, directory, index=SIZE_MAX)
     # (3)
     _require_newest_epochs(core, directory)
     # (4)

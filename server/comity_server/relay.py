@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
 
-from comity_protocol.envelope import Core, Upload, core_hash
+from comity_protocol.envelope import Core, core_hash, parse_upload
 from comity_protocol.errors import ComityError
 from comity_protocol.keys import FastKey
 from comity_protocol.receipts import Promise, Signed, sign_promise
@@ -38,6 +38,7 @@ from comity_server.checks import (
     Checked,
     CheckedEnvelope,
     CheckedReceipt,
+    Posted,
     check_envelope,
     check_receipt,
 )
@@ -78,7 +79,7 @@ class Entry:
         checked: Set by the first stage.
     """
 
-    thing: Upload | Signed
+    thing: Posted | Signed
     size: int
     caller: Caller
     answer: "asyncio.Future[Signed]"
@@ -160,7 +161,7 @@ class Relay:
             Refused: The queue is full, the quota is used up, or the relay stops.
         """
         self._take_quota(caller, len(data))
-        return self._enqueue(Upload.parse(data), len(data), caller)
+        return self._enqueue(Posted(*parse_upload(data)), len(data), caller)
 
     def offer_receipt(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
         """Take a receipt, likewise."""
@@ -250,7 +251,7 @@ class Relay:
             raise Refused("draining", "the relay is stopping", retry_after=2)
 
     def _enqueue(
-        self, thing: Upload | Signed, size: int, caller: Caller
+        self, thing: Posted | Signed, size: int, caller: Caller
     ) -> "asyncio.Future[Signed]":
         settings = self._settings
         # SPEC [R-15]: every queue has a bound.
@@ -365,14 +366,13 @@ class Relay:
         Stops a sender whose first answer was lost from being told to seal again what is already
         in the log.
         """
-        if isinstance(entry.thing, Upload):
-            core = Core.parse(entry.thing.core)
-            row = await self.store.envelope(core.id)
+        if isinstance(entry.thing, Posted):
+            row = await self.store.envelope(entry.thing.core.id)
             # SPEC [R-2]: a known id returns the original promise and changes nothing.
             if (
                 row is not None
                 and row.sender_desk == entry.caller.desk
-                and row.core_hash == core_hash(entry.thing.core)
+                and row.core_hash == core_hash(entry.thing.upload.core)
             ):
                 _resolve(entry, row.promise)
                 return
@@ -530,7 +530,7 @@ def _check_batch(
     refusals: list[ComityError | Refused | None] = []
     for entry in batch:
         try:
-            if isinstance(entry.thing, Upload):
+            if isinstance(entry.thing, Posted):
                 entry.checked = check_envelope(entry.thing, entry.caller, view.directory, key, at)
             else:
                 entry.checked = check_receipt(entry.thing, entry.caller, view.directory, key, at)
