@@ -35,7 +35,6 @@ from comity_server import access, observe, tokens
 from comity_server.checks import Caller
 from comity_server.context import CONTEXT, Context, trace_of
 from comity_server.hub import item_frame, receipt_frame
-from comity_server.pages import CHUNK_ITEMS
 from comity_server.problems import Refused, of_error, to_json
 from comity_server.query import require_none
 
@@ -45,6 +44,7 @@ TOKEN_SECONDS_MAX: Final = 10.0
 SEND_SECONDS_MAX: Final = 20.0
 HEARTBEAT_SECONDS: Final = 25.0
 CLOSE_SECONDS_MAX: Final = 2.0
+CHUNK_ITEMS: Final = 64
 HELD_FRAMES_MAX: Final = 256
 HELD_BYTES_MAX: Final = 2_097_152
 _CLOSE_CODES: Final = {
@@ -308,8 +308,9 @@ class Session:
         for item in page:
             await self._send(item_frame(item))
             held.cursor = item.counter
-        held.is_behind = held.is_behind or len(page) == CHUNK_ITEMS
-        return bool(page) or held.is_behind
+        # Only an empty page means that there is no more.
+        held.is_behind = held.is_behind or bool(page)
+        return held.is_behind
 
     async def _write_receipt(self) -> bool:
         held = self._receipts
@@ -323,9 +324,10 @@ class Session:
         page = await self._context.store.receipts(self._caller.desk, held.cursor, CHUNK_ITEMS)
         for row in page:
             await self._send(receipt_frame(row))
-            held.cursor = row.leaf_index or held.cursor
-        held.is_behind = held.is_behind or len(page) == CHUNK_ITEMS
-        return bool(page) or held.is_behind
+            held.cursor = held.cursor if row.leaf_index is None else row.leaf_index
+        # Only an empty page means that there is no more.
+        held.is_behind = held.is_behind or bool(page)
+        return held.is_behind
 
     async def _send(self, frame: bytes) -> None:
         if self._refused is not None:

@@ -3,7 +3,7 @@
 Rules:
 
 * [R-14] A mailbox is served only to its desk.
-* [R-15] Every wait and page has a bound.
+* [R-15] Every wait and page has a bound; that of a page in bytes is the store's.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from comity_server.checks import Caller
 from comity_server.context import CONTEXT, Context
 from comity_server.handlers import replies
 from comity_server.hub import item_values, receipt_values
-from comity_server.pages import PAGE_ITEMS_MAX, mailbox_page
 from comity_server.problems import Refused
 from comity_server.query import integers
 
+PAGE_ITEMS_MAX: Final = 500
 WAIT_SECONDS_MAX: Final = 30
 
 Item = TypeVar("Item")
@@ -39,7 +39,7 @@ async def get_mailbox(request: web.Request) -> web.Response:
     )
     # SPEC [R-14]: a mailbox is served only to its desk. There is no other to ask for.
     items = await _when_there(
-        context, caller, wait, lambda: mailbox_page(context.store, caller.desk, after, limit)
+        context, caller, wait, lambda: context.store.mailbox(caller.desk, after, limit)
     )
     return replies.binary({"items": [item_values(item) for item in items]})
 
