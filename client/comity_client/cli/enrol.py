@@ -5,8 +5,9 @@ from pathlib import Path
 
 from comity_client.ceremonies import Enrolment
 from comity_client.cli.shell import FileError, Shell
-from comity_client.keystore import DeviceKeys, write_keys
-from comity_client.profile import KEYS_FILE, PROFILE_FILE, Deployment, Profile, write_profile
+from comity_client.desk import Desk
+from comity_client.keystore import DeviceKeys
+from comity_client.profile import KEYS_FILE, PROFILE_FILE, Deployment, Profile
 from comity_protocol.identifiers import DeploymentId, DeskId, OfficerId
 from comity_protocol.keys import random_bytes
 from comity_protocol.statements import Role
@@ -50,9 +51,9 @@ def make_device(
     keys = DeviceKeys.generate()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
+    profile = Profile(deployment, desk, keys.device)
     with shell.step("making the key store"):
-        write_keys(folder / KEYS_FILE, keys, passphrase, shell.key_store_cost())
-    write_profile(folder, Profile(deployment, desk, keys.device))
+        Desk.create(folder, profile, keys, passphrase, cost=shell.key_store_cost())
     enrolment = Enrolment(
         deployment=deployment_id,
         desk=desk,

@@ -8,9 +8,7 @@ from comity_client.cli.shell import Shell
 from comity_client.desk import Desk as OpenDesk
 from comity_client.keystore import DeviceKeys
 from comity_client.pending import Ceremony, Pending
-from comity_client.profile import STATE_FILE, Profile
-from comity_client.seeds import Seeds
-from comity_client.state import open_state
+from comity_client.profile import Profile
 from comity_protocol.chain import Desk
 from comity_protocol.epochs import EpochSecret
 from comity_protocol.statements import Genesis
@@ -50,16 +48,6 @@ def publish_signed(shell: Shell, member: Member, pending: Pending) -> None:
 async def _sync(shell: Shell, keys: DeviceKeys) -> Member:
     async with OpenDesk.open(shell.folder, keys, now=shell.now) as opened:
         await opened.sync()
-        profile, directory = opened.profile, opened.directory
-    own = directory.desk(profile.desk)
-    state = open_state(
-        shell.folder / STATE_FILE,
-        genesis_hash=profile.deployment.genesis_hash,
-        desk=profile.desk,
-        device=profile.device,
-    )
-    try:
-        secret = Seeds(state, keys).newest(own) if own.epoch else None
-    finally:
-        state.close()
-    return Member(profile, keys, directory.genesis, own, secret)
+        own = opened.directory.desk(opened.profile.desk)
+        secret = opened.secret() if own.epoch else None
+        return Member(opened.profile, keys, opened.directory.genesis, own, secret)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from comity_client.cli.exits import Exit
 from comity_client.cli.known import find_desk, name_of
@@ -14,7 +14,10 @@ from comity_protocol.identifiers import DeskId, EnvelopeId, ExchangeId, short
 
 Result = TypeVar("Result")
 
-STAGE_WORDS = {
+WAIT_TRIES_MAX: Final = 120
+WAIT_SECONDS: Final = 0.5
+
+STAGE_WORDS: Final = {
     Stage.QUEUED: "queued: on this machine only, goes out with the next `comity sync`",
     Stage.ACCEPTED: "accepted: the relay has it and promised to log it",
     Stage.SEALED: "sealed: in the log, confirmed by the witnesses",
@@ -80,7 +83,7 @@ def status_document(status: Status) -> dict[str, object]:
         "leaf_index": status.leaf_index,
         "sealed_at": status.sealed_at,
         "problem": status.problem,
-        "broken_promise": status.broken,
+        "broken_promise": status.is_broken,
     }
 
 
@@ -91,7 +94,7 @@ def status_lines(status: Status) -> list[str]:
         lines.append(f"leaf {status.leaf_index}, {moment(status.sealed_at)} by the witnesses")
     if status.problem:
         lines.append(f"problem: {status.problem}")
-    if status.broken:
+    if status.is_broken:
         lines.append("the relay broke its promise to log it; the proof is kept, tell the operator")
     return lines
 
@@ -155,3 +158,17 @@ async def _flush(shell: Shell, desk: Desk) -> None:
         await desk.flush()
     except OfflineError as error:
         shell.hint(f"offline: {error}")
+
+
+async def wait_until(shell: Shell, desk: Desk, envelope: EnvelopeId, stage: str) -> None:
+    """Ask the relay until an envelope has come so far, for a bounded time."""
+    order = list(Stage)
+    wanted = order.index(Stage(stage))
+    for _ in range(WAIT_TRIES_MAX):
+        found = desk.status(envelope).stage
+        if found is Stage.REJECTED or order.index(found) >= wanted:
+            return
+        if not await _sync(shell, desk):
+            return
+        await _flush(shell, desk)
+        await asyncio.sleep(WAIT_SECONDS)

@@ -1,0 +1,84 @@
+"""Acts on the screen: every field that an act says, in the order of the form."""
+
+from typing import TYPE_CHECKING, Final
+
+from comity_client.cli.shell import Shell
+from comity_protocol.acts import Act, Handling, Item, Person
+
+if TYPE_CHECKING:
+    from comity_protocol.identifiers import EnvelopeId
+
+_SHOWN_MAX: Final = 8
+_SILENT: Final = frozenset({"event", "exchange", "salt", "head"})
+_LABELS: Final = {
+    "urgency_reason": "urgent for",
+    "due_on": "wished by",
+    "due_reason": "because",
+    "authority": "authority",
+}
+
+
+def find_envelope(shell: Shell, text: str) -> "EnvelopeId":
+    """Give the envelope, received or sent, whose id begins so.
+
+    Raises:
+        ProfileError: None does, or several do.
+    """
+    from comity_client.cli.known import Known
+    from comity_client.glance import envelopes
+    from comity_client.profile import ProfileError
+    from comity_protocol.identifiers import short
+
+    with Known.open(shell) as known:
+        found = envelopes(known.state, text, limit=_SHOWN_MAX)
+    if len(found) != 1:
+        listed = f": {', '.join(short(id_) for id_ in found)}" if found else ""
+        raise ProfileError(
+            f"{len(found) or 'no'} envelopes begin with {text!r}{listed};"
+            " see `comity inbox` and `comity outbox`"
+        )
+    return found[0]
+
+
+def act_document(act: Act | None) -> dict[str, object] | None:
+    """Give what an act says as a document; None for an auditor."""
+    if act is None:
+        return None
+    document: dict[str, object] = {}
+    for name in act.__dataclass_fields__:
+        if name in _SILENT or not act.says(name):
+            continue
+        document[name] = _plain(getattr(act, name))
+    return document
+
+
+def act_lines(act: Act | None) -> list[str]:
+    """Write what an act says, one line a field and its text last."""
+    document = act_document(act)
+    if document is None:
+        return ["the body is sealed to others; your desk gets the audit record"]
+    text = document.pop("text", None)
+    lines = []
+    for name, value in document.items():
+        label = _LABELS.get(name, name)
+        match value:
+            case list():
+                lines += [f"{label:<15}{_line(one)}" for one in value]
+            case _:
+                lines.append(f"{label:<15}{_line(value)}")
+    return [*lines, "", *str(text).split("\n")] if text is not None else lines
+
+
+def _plain(value: object) -> object:
+    """Turn a field's value into what JSON knows."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, Item | Person | Handling):
+        return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    return value
+
+
+def _line(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(str(part) for part in value.values())
+    return str(value)

@@ -1,0 +1,102 @@
+"""``comity exchange``: the threads between your desk and others, folded from the log."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from comity_client.cli.shell import Noun, Shell
+
+if TYPE_CHECKING:
+    from comity_client.desk import Desk
+    from comity_protocol.exchange import Exchange
+
+
+@click.group(cls=Noun)
+def exchange() -> None:
+    """List exchanges, show one."""
+
+
+@exchange.command("list")
+@click.option("--open", "is_open", is_flag=True, help="Only those without answer or refusal.")
+@click.pass_obj
+def list_exchanges(shell: Shell, is_open: bool) -> None:
+    """List your desk's exchanges, as last synchronised."""
+    from comity_client.cli.known import name_of
+    from comity_client.cli.online import with_desk
+
+    async def do(desk: "Desk") -> list[tuple[dict[str, object], str]]:
+        names = dict(desk.directory.desks)
+        own = desk.profile.desk
+        rows = []
+        for one in sorted(desk.exchanges(), key=lambda each: each.opened_index):
+            if is_open and one.final_index is not None:
+                continue
+            other = one.responder if one.initiator == own else one.initiator
+            way = "to" if one.initiator == own else "from"
+            name = name_of(other, desk.profile, names)
+            line = f"{one.id.hex()[:8]}  {one.state.value:<12} {one.profile.title} {way} {name}"
+            rows.append((_document(one), line))
+        return rows
+
+    rows = with_desk(shell, do)
+    shell.give(
+        "exchanges",
+        {"exchanges": [document for document, _ in rows]},
+        [line for _, line in rows] or ["no exchanges"],
+    )
+
+
+@exchange.command("show")
+@click.argument("exchange")
+@click.option("--brief", is_flag=True, help="Without what the acts say.")
+@click.pass_obj
+def show_exchange(shell: Shell, exchange: str, brief: bool) -> None:
+    """Show one exchange: where it stands, every act, and what you may do next."""
+    from comity_client.cli.acts import act_document, act_lines
+    from comity_client.cli.known import name_of
+    from comity_client.cli.online import find_exchange, with_desk
+    from comity_protocol.exchange import legal_events
+
+    async def do(desk: "Desk") -> tuple[dict[str, object], list[str]]:
+        names = dict(desk.directory.desks)
+        one = desk.exchange(find_exchange(desk, exchange))
+        nexts = sorted(event.value for event in legal_events(one, desk.profile.desk))
+        lines = [
+            f"exchange   {one.id.hex()}",
+            f"procedure  {one.profile.title} ({one.profile.anchor})",
+            f"state      {one.state.value}",
+            f"requesting {name_of(one.initiator, desk.profile, names)}",
+            f"requested  {name_of(one.responder, desk.profile, names)}",
+            f"you may    {', '.join(nexts) or 'do nothing more'}",
+        ]
+        steps: list[dict[str, object]] = []
+        for step in one.steps:
+            opened = None if brief else desk.read(step.envelope)
+            steps.append(
+                {
+                    "envelope": step.envelope.hex(),
+                    "leaf_index": step.index,
+                    "sender": step.sender.hex(),
+                    "event": step.record.event.value,
+                    "act": act_document(opened.act) if opened else None,
+                }
+            )
+            sender = name_of(step.sender, desk.profile, names)
+            lines += ["", f"-- {step.record.event.value} by {sender}, leaf {step.index}"]
+            if opened:
+                lines += [f"   {line}".rstrip() for line in act_lines(opened.act)]
+        return {**_document(one), "next": nexts, "steps": steps}, lines
+
+    document, lines = with_desk(shell, do)
+    shell.give("exchange", document, lines)
+
+
+def _document(one: "Exchange") -> dict[str, object]:
+    return {
+        "exchange": one.id.hex(),
+        "profile": one.profile.code,
+        "state": one.state.value,
+        "initiator": one.initiator.hex(),
+        "responder": one.responder.hex(),
+        "acts": len(one.steps),
+    }

@@ -1,0 +1,103 @@
+"""``comity inbox`` and ``comity read``: what other desks sent, and what one envelope says."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from comity_client.cli.shell import Shell, Verb
+
+if TYPE_CHECKING:
+    from comity_client.cli.known import Known
+    from comity_client.desk import Desk
+    from comity_client.glance import Glance
+
+_LINES_MAX = 10_000
+
+
+@click.command(cls=Verb)
+@click.option("--all", "is_all", is_flag=True, help="What your own desk sent, too.")
+@click.option("--limit", type=click.IntRange(1, _LINES_MAX), default=100, show_default=True)
+@click.pass_obj
+def inbox(shell: Shell, is_all: bool, limit: int) -> None:
+    """List what was received, the newest last. Needs no passphrase and no network.
+
+    `comity sync` brings what is new.
+    """
+    from comity_client.cli.known import Known
+    from comity_client.glance import inbox as look
+
+    with Known.open(shell) as known:
+        found = [
+            line
+            for line in look(known.state, limit=limit)
+            if is_all or line.sender != known.profile.desk
+        ][::-1]
+        lines = [_line(known, line) for line in found]
+    shell.give(
+        "inbox", {"envelopes": [_document(line) for line in found]}, lines or ["nothing yet"]
+    )
+
+
+@click.command(cls=Verb)
+@click.argument("envelope")
+@click.pass_obj
+def read(shell: Shell, envelope: str) -> None:
+    """Open ENVELOPE, by its id or its first digits, and show what it says."""
+    from comity_client.cli.acts import act_document, act_lines, find_envelope
+    from comity_client.cli.known import name_of
+    from comity_client.cli.online import with_desk
+
+    id_ = find_envelope(shell, envelope)
+
+    async def do(desk: "Desk") -> tuple[dict[str, object], list[str]]:
+        opened = desk.read(id_)
+        sender = name_of(opened.core.sender, desk.profile, dict(desk.directory.desks))
+        head = [
+            f"{opened.record.event.value} from {sender}",
+            f"envelope  {opened.core.id.hex()}",
+            f"exchange  {opened.record.exchange.hex()}",
+        ]
+        document: dict[str, object] = {
+            "envelope": opened.core.id.hex(),
+            "sender": opened.core.sender.hex(),
+            "exchange": opened.record.exchange.hex(),
+            "event": opened.record.event.value,
+            "leaf_index": opened.leaf_index,
+            "signed": opened.is_signed,
+            "act": act_document(opened.act),
+        }
+        return document, [*head, *act_lines(opened.act)]
+
+    document, lines = with_desk(shell, do)
+    shell.give("envelope", document, lines)
+
+
+def _line(known: "Known", line: "Glance") -> str:
+    from comity_client.cli.online import moment
+
+    when = moment(line.sealed_at) if line.sealed_at is not None else "not confirmed yet      "
+    sender = known.name(line.sender) if line.sender else "unknown sender"
+    event = line.event or "unreadable"
+    ids = f"{_short(line.envelope)}  exchange {_short(line.exchange)}"
+    text = f"{when}  {event:<8} from {sender:<24} {ids}"
+    return f"{text}\n  refused: {line.text}" if line.refused else text
+
+
+def _document(line: "Glance") -> dict[str, object]:
+    return {
+        "counter": line.counter,
+        "leaf_index": line.leaf_index,
+        "envelope": line.envelope.hex() if line.envelope else None,
+        "sender": line.sender.hex() if line.sender else None,
+        "receiver": line.receiver.hex() if line.receiver else None,
+        "exchange": line.exchange.hex() if line.exchange else None,
+        "event": line.event,
+        "sealed_at": line.sealed_at,
+        "checked": line.is_checked,
+        "refused": line.refused,
+        "problem": line.text,
+    }
+
+
+def _short(id_: bytes | None) -> str:
+    return id_.hex()[:8] if id_ else "--------"
