@@ -11,9 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 from typing import Final
+
+import yaml  # type: ignore[import-untyped]  # the package brings no types
 
 import comity_client
 import comity_protocol
@@ -91,6 +94,25 @@ def test_the_law_lists_the_problem_codes_of_the_wire() -> None:
     listed = {code: (int(status), title) for code, status, title in rows_under(law(), "| code | s")}
 
     assert listed == {code: (one.status, one.title) for code, one in PROBLEMS.items()}
+
+
+def test_the_law_lists_every_route_and_whether_it_takes_a_token() -> None:
+    described = yaml.safe_load(files("comity_server").joinpath("openapi.yaml").read_text("utf-8"))[
+        "paths"
+    ]
+    routes = {
+        f"{method.upper()} {path}": operation.get("security") != []
+        for path, operations in described.items()
+        for method, operation in operations.items()
+        if method in {"get", "post"}
+    }
+    listed = {
+        route: needed == "yes"
+        for routes_, needed, _ in rows_under(law(), "| method and path |")
+        for route in routes_.split(", ")
+    }
+
+    assert listed == routes
 
 
 def test_the_law_lists_the_codes_of_all_errors() -> None:
