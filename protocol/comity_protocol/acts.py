@@ -14,8 +14,10 @@ Rules:
 * [A-4] Codes are out of the closed lists.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from enum import Enum
 from typing import Final
 
@@ -44,6 +46,8 @@ from comity_protocol.limits import (
 SALT_BYTES: Final = 32
 _GOSSIP_SIGNATURE_BYTES: Final = 64
 _DATE_BYTES: Final = 10
+_LANGUAGE_BYTES: Final = 2
+_LANGUAGE: Final = re.compile("[a-z]{2}")
 
 
 class Event(Enum):
@@ -147,8 +151,9 @@ class Act:
     outcomes: tuple[str, ...] = ()
 
     def says(self, field: str) -> bool:
-        """Whether the act says anything in a field."""
-        return getattr(self, field) not in (None, ())
+        """Whether the act says anything in a field; blank text says nothing."""
+        value = getattr(self, field)
+        return bool(value.strip()) if isinstance(value, str) else value not in (None, ())
 
     def serialize(self) -> bytes:
         """Give the bytes that the id covers and that a formal act's author signs."""
@@ -234,7 +239,13 @@ class Body:
 
     @classmethod
     def parse(cls, data: bytes) -> "Body":
-        """Read an opened body; the act's signature is not verified yet."""
+        """Read an opened body; the act's signature is not verified yet.
+
+        Raises:
+            MalformedError: It is not what ``serialize`` gives.
+        """
+        if len(data) > BODY_BYTES_MAX:
+            raise MalformedError(f"body is {len(data):,} bytes, at most {BODY_BYTES_MAX:,}")
         fields = Fields.of(parse(data), "body", {"v", "t", "act"}, {"sig", "cp"})
         fields.integer("v", low=1, high=1)
         fields.text("t", choices=["body"])
@@ -328,17 +339,22 @@ def _some_of(choices: frozenset[str], high: int = CODES_MAX) -> tuple[_Writer, _
     return _listed, read
 
 
-def _language(fields: Fields, name: str) -> object:
-    code = fields.text(name, bytes_max=2)
-    if len(code) != 2 or not (code.isascii() and code.islower()):  # noqa: PLR2004  # ISO 639-1
-        raise MalformedError(f"act, {name} is not a two-letter language code")
+def read_language(fields: Fields, name: str) -> str:
+    """Read an ISO 639-1 code: two lower-case letters."""
+    code = fields.text(name, bytes_max=_LANGUAGE_BYTES)
+    if not _LANGUAGE.fullmatch(code):
+        raise MalformedError(f"{fields.what}, {name} is not a two-letter language code")
     return code
 
 
 def _date(fields: Fields, name: str) -> object:
     text = fields.text(name, bytes_max=_DATE_BYTES)
-    parts = text.split("-")
-    if [len(part) for part in parts] != [4, 2, 2] or not "".join(parts).isdecimal():
+    try:
+        # Only this form of ISO 8601 gives the same text again, and only real days give a date.
+        is_date = date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        is_date = False
+    if not is_date:
         raise MalformedError(f"act, {name} is not a date like 2026-01-31")
     return text
 
@@ -364,14 +380,19 @@ def _pairs(
             for pair in fields.array(name, low=1, high=high)
         )
         return tuple(
-            make(
-                text_of(code, f"act, {name}", choices=choices),
-                prose_of(text, f"act, {name}", bytes_max=PROSE_BYTES_MAX),
-            )
+            make(text_of(code, f"act, {name}", choices=choices), _words(text, f"act, {name}"))
             for code, text in pairs
         )
 
     return _write_pairs, read
+
+
+def _words(value: Value, what: str) -> str:
+    """Read the words beside a code: what exactly is wanted, or who it is."""
+    text = prose_of(value, what, bytes_max=PROSE_BYTES_MAX)
+    if not text.strip():
+        raise MalformedError(f"{what} has an entry without words, expected them or 'unknown'")
+    return text
 
 
 def _write_handling(value: object) -> Value:
@@ -397,7 +418,7 @@ def _bytes(value: Value, what: str, length: int) -> bytes:
 _FIELDS: Final[Mapping[str, tuple[_Writer, _Reader]]] = {
     "profile": (_same, _line),
     "reference": (_same, _line),
-    "language": (_same, _language),
+    "language": (_same, read_language),
     "basis": _some_of(codes.LEGAL_BASES),
     "offences": _some_of(codes.OFFENCES),
     "urgency": _one_of(codes.URGENCIES),

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from comity_protocol import codes
-from comity_protocol.acts import Act, Event
+from comity_protocol.acts import Act, Event, read_language
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.errors import VerificationError
+from comity_protocol.errors import LimitError, MalformedError, VerificationError
 from comity_protocol.fields import Fields, array_of, integer_of, text_of
 from comity_protocol.identifiers import ID_BYTES, EnvelopeId, ExchangeId
 from comity_protocol.keys import KEY_BYTES, is_same_secret
@@ -29,8 +29,6 @@ from comity_protocol.profiles import PROFILES
 
 _MEASURES_MAX: Final = 16
 """Measures that a record lists; a request with more kinds says how many items, not which."""
-
-_LANGUAGE_BYTES: Final = 2
 
 _OPTIONAL: Final = frozenset(
     {"h", "k", "p", "l", "b", "o", "u", "ur", "m", "i", "c", "v", "ch", "t", "g", "r"}
@@ -100,6 +98,8 @@ class AuditRecord:
         Raises:
             MalformedError: It is not what ``serialize`` gives, or holds a value out of no list.
         """
+        if len(data) >= AUDIT_CLASSES[-1]:
+            raise MalformedError(f"audit record is {len(data)} bytes, expected below 512")
         fields = Fields.of(parse(data), "audit record", {"e", "x"}, _OPTIONAL)
 
         def code(name: str, choices: frozenset[str] | tuple[str, ...]) -> str | None:
@@ -121,9 +121,7 @@ class AuditRecord:
             head=None if head is None else EnvelopeId(head),
             head_key=fields.bytes("k", length=KEY_BYTES) if fields.is_present("k") else None,
             profile=code("p", tuple(PROFILES)),
-            language=(
-                fields.text("l", bytes_max=_LANGUAGE_BYTES) if fields.is_present("l") else None
-            ),
+            language=read_language(fields, "l") if fields.is_present("l") else None,
             basis=some("b", codes.LEGAL_BASES),
             offences=some("o", codes.OFFENCES),
             urgency=code("u", codes.URGENCIES),
@@ -148,6 +146,7 @@ def project(act: Act, head_key: bytes | None) -> AuditRecord:
 
     Raises:
         ValueError: A head without its key, or a key without a head.
+        LimitError: The act has too many codes for one record.
 
     Source: PROTOCOL [U-1].
     """
@@ -175,7 +174,10 @@ def project(act: Act, head_key: bytes | None) -> AuditRecord:
         outcomes=tuple(sorted(Counter(act.outcomes).items())),
     )
     if len(record.serialize()) >= AUDIT_CLASSES[-1]:
-        raise ValueError("act has too many codes for one audit record")
+        raise LimitError(
+            f"audit record is {len(record.serialize())} bytes, expected below {AUDIT_CLASSES[-1]};"
+            " leave out codes that you can do without"
+        )
     return record
 
 
@@ -189,10 +191,14 @@ def verify_projection(record: AuditRecord, act: Act, head_key: bytes | None) -> 
             opens the exchange.
 
     Raises:
-        VerificationError: The sender told its auditors something else.
+        VerificationError: The sender told its auditors something else, or answers an act that
+            this desk does not know.
+        LimitError: The act has no projection, because it has too many codes.
 
     Source: PROTOCOL [U-1], [U-3].
     """
+    if (act.head is None) != (head_key is None):
+        raise VerificationError("act names as head an act that this desk does not know [U-3]")
     expected = project(act, head_key)
     # SPEC [U-3]: a reply's record carries the audit key of the act that it names as head.
     if record.head_key and head_key and not is_same_secret(record.head_key, head_key):

@@ -166,6 +166,8 @@ def apply(exchange: Exchange | None, step: Step) -> Exchange:
     # SPEC [X-2]: acts are folded in leaf order.
     if step.index <= exchange.steps[-1].index:
         raise RefusedError("X-2", f"act at leaf {step.index} comes after a later one")
+    if step.record.exchange != exchange.id:
+        raise RefusedError("X-5", "act is of another exchange")
     side = _side(exchange, step)
     row = _find_row(exchange.state, step.record.event, side, exchange.profile)
     # SPEC [X-5]: an act names as head an act of this exchange that stands before it.
@@ -181,13 +183,14 @@ def apply(exchange: Exchange | None, step: Step) -> Exchange:
 
 
 def legal_events(exchange: Exchange, desk: DeskId) -> frozenset[Event]:
-    """Give the events that a desk may send next."""
-    side = By.INITIATOR if desk == exchange.initiator else By.RESPONDER
+    """Give the events that a desk may send next: none when it is no party of the exchange."""
+    sides = {exchange.initiator: By.INITIATOR, exchange.responder: By.RESPONDER}
     return frozenset(
         row.event
         for row in TABLE
         if exchange.state in row.sources
-        and row.by in (side, By.EITHER)
+        and desk in sides
+        and row.by in (sides[desk], By.EITHER)
         and row.event in exchange.profile.must
         and (row.event is not Event.REFUSE or _has_consulted(exchange))
     )
