@@ -38,10 +38,17 @@ _TEXT: Final = 3
 _ARRAY: Final = 4
 _MAP: Final = 5
 
+# What is an array: a list, or the tuple that a frozen value holds.
+_ARRAYS: Final = (list, tuple)
+
+# Every byte as a byte string, so that the heads of short things need not be made.
+_BYTE: Final = tuple(bytes((number,)) for number in range(256))
+
 _SIMPLE: Final[dict[int, bool | None]] = {0xF4: False, 0xF5: True, 0xF6: None}
 
 # Arguments below this stand in the five low bits of the first byte.
 _INLINE: Final = 24
+_LOW: Final = 31
 
 # Five low bits of a first byte -> (bytes of the argument, smallest argument that needs them).
 _WIDTHS: Final = {24: (1, 24), 25: (2, 1 << 8), 26: (4, 1 << 16), 27: (8, 1 << 32)}
@@ -84,31 +91,39 @@ def parse(data: bytes) -> Value:
 
 
 def _write(value: object, depth: int, emit: Callable[[bytes], None]) -> None:
-    """Emit the encoding of one value inside which ``depth`` containers may be opened."""
-    if value is None:
-        emit(b"\xf6")
+    """Emit the encoding of one value inside which ``depth`` containers may be opened.
+
+    Most of what travels are byte strings in arrays, so they are asked for first.
+    """
+    if isinstance(value, bytes):
+        emit(_head(_BYTES, len(value)))
+        emit(value)
     elif isinstance(value, bool):  # Asked before int, of which Python makes bool a kind.
         emit(b"\xf5" if value else b"\xf4")
     elif isinstance(value, int):
         emit(_head(_UNSIGNED, value) if value >= 0 else _head(_NEGATIVE, -1 - value))
-    elif isinstance(value, bytes):
-        emit(_head(_BYTES, len(value)))
-        emit(value)
     elif isinstance(value, str):
         emit(_text(value))
-    elif not isinstance(value, list | tuple | Mapping):
-        raise TypeError(f"{type(value).__name__} has no encoding, expected one of Value")
-    elif depth == 0:
-        raise ValueError(f"containers nest deeper than {DEPTH_MAX}")
+    elif value is None:
+        emit(b"\xf6")
+    elif isinstance(value, _ARRAYS):
+        _require_depth(depth)
+        emit(_head(_ARRAY, len(value)))
+        for item in value:
+            _write(item, depth - 1, emit)
     elif isinstance(value, Mapping):
+        _require_depth(depth)
         emit(_head(_MAP, len(value)))
         for key, item in sorted([(_text(key), item) for key, item in value.items()], key=_first):
             emit(key)
             _write(item, depth - 1, emit)
     else:
-        emit(_head(_ARRAY, len(value)))
-        for item in value:
-            _write(item, depth - 1, emit)
+        raise TypeError(f"{type(value).__name__} has no encoding, expected one of Value")
+
+
+def _require_depth(depth: int) -> None:
+    if depth == 0:
+        raise ValueError(f"containers nest deeper than {DEPTH_MAX}")
 
 
 def _first(pair: tuple[bytes, object]) -> bytes:
@@ -126,7 +141,7 @@ def _text(text: object) -> bytes:
 def _head(major: int, argument: int) -> bytes:
     """Encode a major type (0..5) with its argument in the fewest bytes."""
     if argument < _INLINE:
-        return bytes((major << 5 | argument,))
+        return _BYTE[major << 5 | argument]
     for info, (width, _) in _WIDTHS.items():
         if argument < 1 << 8 * width:
             return bytes((major << 5 | info,)) + argument.to_bytes(width, "big")
@@ -138,13 +153,15 @@ def _read(data: bytes, at: int, depth: int) -> tuple[Value, int]:
     if at >= len(data):
         raise _malformed(at, "ends early, expected a value")
     first = data[at]
-    if first in _SIMPLE:
-        return _SIMPLE[first], at + 1
     major = first >> 5
     if major > _MAP:
+        if first in _SIMPLE:
+            return _SIMPLE[first], at + 1
         # SPEC [C-4]: there is no tag, float, indefinite length or trailing byte.
         raise _malformed(at, f"first byte 0x{first:02x} is a tag, a float or not assigned")
-    argument, start = _argument(data, at)
+    argument, start = first & _LOW, at + 1
+    if argument >= _INLINE:
+        argument, start = _argument(data, at)
     if major == _UNSIGNED:
         return argument, start
     if major == _NEGATIVE:
@@ -164,10 +181,8 @@ def _read(data: bytes, at: int, depth: int) -> tuple[Value, int]:
 
 
 def _argument(data: bytes, at: int) -> tuple[int, int]:
-    """Read the argument of the first byte at ``at``; give it with the position after it."""
-    info = data[at] & 31
-    if info < _INLINE:
-        return info, at + 1
+    """Read the argument that follows the byte at ``at``; give it with the position after it."""
+    info = data[at] & _LOW
     if info not in _WIDTHS:
         raise _malformed(at, f"first byte 0x{data[at]:02x} has an indefinite or reserved length")
     width, smallest = _WIDTHS[info]
