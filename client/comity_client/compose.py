@@ -75,6 +75,18 @@ class Composed:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """A queued envelope, opened again to be sealed anew."""
+
+    core: Core
+    act: Act
+
+    def builds_on(self, replaced: Mapping[EnvelopeId, EnvelopeId]) -> bool:
+        """Whether it refers to, or answers, an envelope that was sealed anew."""
+        return self.core.ref in replaced or self.act.head in replaced
+
+
 class Composer:
     """Seals acts for one device."""
 
@@ -137,20 +149,12 @@ class Composer:
         )
         return Composed(sealed, act, to, profile.kind)
 
-    def builds_on(self, upload: bytes, replaced: Mapping[EnvelopeId, EnvelopeId]) -> bool:
-        """Whether a queued envelope refers to, or answers, one that was sealed anew."""
-        if not replaced:
-            return False
-        core = Core.parse(Upload.parse(upload).core)
-        return core.ref in replaced or self._act_of(upload).head in replaced
-
-    def again(self, upload: bytes, replaced: Mapping[EnvelopeId, EnvelopeId]) -> Composed:
+    def again(self, queued: Reopened, replaced: Mapping[EnvelopeId, EnvelopeId]) -> Composed:
         """Seal the act of a queued envelope anew, under a new id, naming new heads.
 
         The act keeps its random bytes, so unless its head changed it keeps its own id.
         """
-        core = Core.parse(Upload.parse(upload).core)
-        act = self._act_of(upload)
+        core, act = queued.core, queued.act
         if act.head is not None:
             act = replace(act, head=replaced.get(act.head, act.head))
         profile = find_profile(self._state, act.exchange) or PROFILES[act.profile or ""]
@@ -159,12 +163,13 @@ class Composer:
                 self._threads.forget(stale)
         return self.compose(act, core.counterpart, profile)
 
-    def _act_of(self, serialized: bytes) -> Act:
+    def reopen(self, serialized: bytes) -> Reopened:
+        """Open an own queued envelope again."""
         upload = Upload.parse(serialized)
         core = Core.parse(upload.core)
         wraps = dict(zip((entry.desk for entry in core.to), upload.wraps, strict=False))
         parts = Parts(core=core, body=upload.body, audit=upload.audit, wrap=wraps.get(self._own))
-        return self._opener.act(parts, self._sync.directory.desk(self._own))
+        return Reopened(core, self._opener.act(parts, self._sync.directory.desk(self._own)))
 
     def _require_fresh(
         self, addressed: tuple[Address, ...], directory: Directory, newest: Newest

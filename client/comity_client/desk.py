@@ -1,8 +1,8 @@
 """A desk as a program uses it: verbs of the domain over keys, state, relay and rules.
 
 Verbs that speak with the relay are awaited: ``sync``, ``flush``, ``fetch``, ``verify``. All others
-work from the disk and without a network: a verb such as ``lead`` seals an act and queues it durably,
-and ``flush`` sends what is queued.
+work from the disk and without a network: a verb such as ``lead`` seals an act and queues it
+durably, and ``flush`` sends what is queued.
 
 Example:
     async with Desk.open(folder, passphrase, now=clock) as desk:
@@ -173,14 +173,14 @@ class Desk:
         *,
         now: Clock,
         sleep: Sleep = asyncio.sleep,
+        relay: RelayClient | None = None,
     ) -> None:
         """Put the parts together; ``open`` is the usual way."""
-        deployment = DeploymentId(profile.deployment.genesis_hash[:ID_BYTES])
         self.profile: Final = profile
         self.keys: Final = keys
         self.state: Final = state
-        self.relay: Final = RelayClient(
-            profile.deployment.url, TokenMaker(keys.device, deployment, keys.fast), sleep=sleep
+        self.relay: Final = relay or RelayClient(
+            profile.deployment.url, token_maker(profile, keys), sleep=sleep
         )
         self._own: Final = profile.desk
         self._seeds: Final = Seeds(state, keys)
@@ -247,6 +247,7 @@ class Desk:
         *,
         now: Clock,
         sleep: Sleep = asyncio.sleep,
+        relay: RelayClient | None = None,
     ) -> "Desk":
         """Open a profile.
 
@@ -255,6 +256,7 @@ class Desk:
             unlock: The passphrase, or the keys when they are open already.
             now: Gives UTC seconds.
             sleep: Waits; tests pass their own.
+            relay: The way to the relay; None for the one of the profile.
 
         Raises:
             ProfileError, KeyStoreError, StateError: A file is missing, damaged or another's.
@@ -263,7 +265,7 @@ class Desk:
         profile = read_profile(folder)
         keys = read_device_keys(folder / KEYS_FILE, unlock) if isinstance(unlock, str) else unlock
         state = open_state(folder / STATE_FILE, **_pins(profile))
-        return cls(profile, keys, state, now=now, sleep=sleep)
+        return cls(profile, keys, state, now=now, sleep=sleep, relay=relay)
 
     async def __aenter__(self) -> "Desk":
         """Use the desk."""
@@ -295,6 +297,10 @@ class Desk:
         """
         await self._sync.run()
         return self._sync.newest
+
+    async def sealed_at(self, index: int) -> int:
+        """Give the sealed time of a leaf, UTC seconds; see ``Synchroniser.sealed_at``."""
+        return await self._sync.sealed_at(index)
 
     async def flush(self) -> tuple[Status, ...]:
         """Send what is queued, in order; gives where each envelope is then.
@@ -587,6 +593,12 @@ class Desk:
             "SELECT max(counter) FROM inbox WHERE is_settled = 1"
         ).fetchone()
         return row[0] or 0
+
+
+def token_maker(profile: Profile, keys: DeviceKeys) -> TokenMaker:
+    """Give what signs this device's requests."""
+    deployment = DeploymentId(profile.deployment.genesis_hash[:ID_BYTES])
+    return TokenMaker(keys.device, deployment, keys.fast)
 
 
 def _pins(profile: Profile) -> dict[str, bytes]:

@@ -153,16 +153,19 @@ class Outbox:
         """Seal a refused envelope anew, and whatever queued envelope builds on it."""
         await self._sync.run()
         with self._state.transaction() as connection:
+            # What builds on it names it as head or refers to its wraps, so it is of its exchange.
             rows = connection.execute(
-                "SELECT id, envelope, upload FROM outbox WHERE stage = 'queued' AND id >= ?"
-                " ORDER BY id",
+                "SELECT id, upload FROM outbox WHERE stage = 'queued' AND id >= ?1 AND exchange ="
+                " (SELECT exchange FROM outbox WHERE id = ?1) ORDER BY id",
                 (refused.id,),
             ).fetchall()
+            # All are opened first: once an envelope is replaced, its wraps are gone.
+            drafts = [(id_, self._composer.reopen(upload)) for id_, upload in rows]
             new: dict[EnvelopeId, EnvelopeId] = {}
-            for id_, envelope, upload in rows:
-                old = EnvelopeId(envelope)
-                if old == refused.envelope or self._composer.builds_on(upload, new):
-                    new[old] = self._replace(id_, old, self._composer.again(upload, new))
+            for id_, draft in drafts:
+                if draft.core.id == refused.envelope or draft.builds_on(new):
+                    made = self._composer.again(draft, new)
+                    new[draft.core.id] = self._replace(id_, draft.core.id, made)
 
     def _replace(self, id_: int, old: EnvelopeId, made: Composed) -> EnvelopeId:
         """Put a newly sealed envelope at the same place of the queue, inside a transaction."""
