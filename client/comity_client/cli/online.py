@@ -8,8 +8,10 @@ from comity_client.cli.exits import Exit
 from comity_client.cli.known import find_desk, name_of
 from comity_client.cli.shell import Shell
 from comity_client.desk import Desk, Stage, Status
+from comity_client.drafts import DraftError
 from comity_client.profile import ProfileError
 from comity_client.transport import OfflineError
+from comity_protocol.errors import MalformedError
 from comity_protocol.identifiers import DeskId, EnvelopeId, ExchangeId, short
 
 Result = TypeVar("Result")
@@ -50,7 +52,11 @@ def send(shell: Shell, seal: Callable[[Desk], EnvelopeId]) -> int:
 
     async def do(desk: Desk) -> tuple[Status, str]:
         is_online = await _sync(shell, desk)
-        envelope = seal(desk)
+        try:
+            envelope = seal(desk)
+        except MalformedError as error:
+            # The writer is here: what another sender would be asked to repair, he can.
+            raise DraftError(str(error)) from error
         if is_online:
             with shell.step("sending"):
                 await _flush(shell, desk)

@@ -202,8 +202,10 @@ class Shell:
 
     def read_profile(self) -> "Profile":
         """Read the profile; it needs no passphrase."""
-        from comity_client.profile import read_profile  # as above
+        from comity_client.profile import PROFILE_FILE, ProfileError, read_profile
 
+        if not (self.folder / PROFILE_FILE).exists():
+            raise ProfileError(f"there is no profile in {self.folder}")
         return read_profile(self.folder)
 
     def device_keys(self) -> "DeviceKeys":
