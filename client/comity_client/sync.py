@@ -128,6 +128,35 @@ class Synchroniser:
                 break
         await self._fetch_boxes()
 
+    async def sealed_at(self, index: int) -> int:
+        """Give the sealed time of a leaf: that of the first checkpoint which covers it.
+
+        Args:
+            index: Leaf index; covered by the newest verified checkpoint.
+
+        Returns:
+            UTC seconds, by the witnesses' clocks. A relay that holds the first checkpoint back
+            can only make it later, never earlier.
+
+        Raises:
+            VerificationError: The relay's note has no quorum, does not cover the leaf, or does
+                not belong to the past of the newest verified checkpoint.
+
+        Source: PROTOCOL [L-5], [N-2].
+        """
+        newest = self.newest
+        genesis = self.directory.genesis
+        note = await self._relay.covering(index)
+        witnessed = verify_quorum(note, log_key(genesis), quorum_of(genesis))
+        head = witnessed.checkpoint
+        if not index < head.size <= newest.size:
+            raise VerificationError(
+                f"checkpoint of size {head.size} does not date leaf {index} [N-2]; synchronise"
+            )
+        first = Newest(size=head.size, root=head.root, note=note, sealed_at=witnessed.sealed_time)
+        await self._log.verify_growth(first, newest)
+        return first.sealed_at
+
     async def _believe(self, note: bytes, known: Newest | None) -> Newest:
         genesis = self.directory.genesis
         witnessed = verify_quorum(note, log_key(genesis), quorum_of(genesis))

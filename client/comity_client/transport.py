@@ -151,6 +151,10 @@ class RelayClient:
         """Fetch statements after an ordinal, with the newest checkpoint."""
         return parse_statements(await self._get(wire.STATEMENTS, after=after, limit=limit))
 
+    async def covering(self, index: int) -> bytes:
+        """Fetch the first checkpoint note that covers a leaf."""
+        return await self._get(f"{wire.COVERING}/{index}")
+
     async def checkpoint(self) -> bytes:
         """Fetch the newest checkpoint note."""
         return await self._get(wire.CHECKPOINT)
@@ -223,7 +227,7 @@ class RelayClient:
                     renewed = True
                     continue
                 pause = error.retry_after or 0.0
-                if error.code not in _PASSING or pause > RETRY_AFTER_SECONDS_MAX or is_last:
+                if not _is_passing(error, target) or pause > RETRY_AFTER_SECONDS_MAX or is_last:
                     raise
             except OfflineError:
                 pause = 0.0
@@ -274,6 +278,16 @@ class RelayClient:
                 cookie_jar=DummyCookieJar(),
             )
         return self._session
+
+
+def _is_passing(error: RelayRefusedError, target: str) -> bool:
+    """Whether the same request may pass soon.
+
+    Of several workers of a relay one may be a moment behind the checkpoint that another gave.
+    """
+    return error.code in _PASSING or (
+        target.startswith(wire.TILE) and error.code in {"not-found", "not-yet"}
+    )
 
 
 async def _read(response: "ClientResponse", bytes_max: int) -> bytes:

@@ -63,6 +63,7 @@ def make_app(context: Context) -> web.Application:
             get(wire.SOCKET, get_socket, allow_head=False),
             # The log, for everyone.
             get(wire.PROOF + "/{index}", log.get_proof, allow_head=False),
+            get(wire.COVERING + "/{index}", log.get_covering, allow_head=False),
             get(wire.CHECKPOINT, log.get_checkpoint, allow_head=False),
             get(wire.TILE + "/entries/{place:.+}", log.get_entries, allow_head=False),
             get(wire.TILE + "/{level:[0-9]+}/{place:.+}", log.get_tile, allow_head=False),

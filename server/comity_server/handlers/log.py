@@ -52,6 +52,13 @@ async def get_proof(request: web.Request) -> web.Response:
     )
 
 
+async def get_covering(request: web.Request) -> web.Response:
+    """Give the first published checkpoint that covers a leaf: the one that dates it."""
+    _require_plain(request)
+    index = _number(request.match_info["index"])
+    return replies.text((await request.app[CONTEXT].log.first_over(index)).note)
+
+
 def _require_plain(request: web.Request) -> None:
     require_none(request)
     require_no_body(request)

@@ -1,0 +1,256 @@
+"""Sets the stage: real relay and witness processes, States founded, desks enrolled.
+
+Everything lies in one temporary folder and listens on 127.0.0.1. Keys, signatures and statements
+are made as a ministry makes them, only that one machine holds all of them; that is what makes it a
+demonstration and not a deployment.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from comity_client.ceremonies import Enrolment, found, new_root, start_desk
+from comity_client.desk import Desk
+from comity_client.keystore import Cost, CustodianKey, DeviceKeys
+from comity_client.profile import Deployment, Profile
+from comity_client.transport import RelayClient
+from comity_protocol.errors import ComityError
+from comity_protocol.identifiers import DeskId, OfficerId
+from comity_protocol.keys import random_bytes
+from comity_protocol.limits import STRETCH_MEMORY_BYTES_MIN, STRETCH_OPS_MIN
+from comity_protocol.signed_note import VerifierKey
+from comity_protocol.statements import (
+    Authority,
+    Genesis,
+    Policy,
+    Role,
+    SignedStatement,
+    parse_genesis,
+)
+
+ORIGIN: Final = "demo.example/comity"
+WITNESSES: Final = 3
+QUORUM: Final = 2
+SECRETARIAT: Final = "XS"
+DESKS: Final = (
+    (SECRETARIAT, Authority.SECRETARIAT),
+    ("XA", Authority.PROSECUTION),
+    ("XB", Authority.CENTRAL_AUTHORITY),
+    ("XC", Authority.CENTRAL_AUTHORITY),
+    ("XD", Authority.POLICE),
+)
+_CUSTODIANS: Final = 3
+_THRESHOLD: Final = 2
+_READY_SECONDS_MAX: Final = 30
+_STOP_SECONDS_MAX: Final = 10
+_TAIL_CHARACTERS: Final = 500
+_FLOOR: Final = Cost(STRETCH_OPS_MIN, STRETCH_MEMORY_BYTES_MIN)
+"""Key stores of a demonstration live for a minute: the floor is enough, and fast."""
+
+
+class StageError(ComityError):
+    """A process of the demonstration did not start."""
+
+    code = "demo"
+    remedy = "look at the lines above; is comity[server] installed?"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Everything that runs.
+
+    Attributes:
+        folder: Holds all files; deleted at the end unless it was chosen by the user.
+        url: Address of the relay.
+        genesis: The deployment's.
+        desks: Open desks by party code, the secretariat included.
+        data: The relay's folder: database, keys, and what it wrote to its log output.
+    """
+
+    folder: Path
+    url: str
+    genesis: Genesis
+    desks: dict[str, Desk]
+    data: Path
+
+    @property
+    def codes(self) -> dict[DeskId, str]:
+        """Party code of each desk."""
+        return {desk.profile.desk: code for code, desk in self.desks.items()}
+
+
+@asynccontextmanager
+async def set_up(folder: Path, now: Callable[[], int]) -> AsyncIterator[Stage]:
+    """Start witnesses and relay, found the deployment, open the desks; undo it all at the end."""
+    async with AsyncExitStack() as stack:
+        data = folder / "relay"
+        keys = await _run("comity_server", "keys", "--data", str(data), "--origin", ORIGIN)
+        witnesses = await _witnesses(stack, folder, keys["vkey"])
+        custodians = {
+            code: tuple(CustodianKey.generate() for _ in range(_CUSTODIANS)) for code, _ in DESKS
+        }
+        signed = _found(keys, witnesses, custodians)
+        genesis_file = folder / "genesis"
+        genesis_file.write_bytes(signed.serialize())
+        await _run("comity_server", "init", "--data", str(data), "--genesis", str(genesis_file))
+        relay = await stack.enter_async_context(_relay(data, witnesses))
+        genesis = parse_genesis(signed.payload)
+        enrolment = await _enrol(folder, Deployment(relay, signed.hash), genesis, custodians)
+        desks = {
+            code: await stack.enter_async_context(Desk.open(home, keys, now=now))
+            for code, (home, keys) in enrolment.items()
+        }
+        yield Stage(folder, relay, genesis, desks, data)
+
+
+def _found(
+    keys: dict[str, str],
+    witnesses: list[dict[str, str]],
+    custodians: dict[str, tuple[CustodianKey, ...]],
+) -> SignedStatement:
+    verifiers = [VerifierKey.parse(witness["verifier_key"]) for witness in witnesses]
+    ceremony = found(
+        origin=keys["origin"],
+        log_key=bytes.fromhex(keys["log"]),
+        relay_key=bytes.fromhex(keys["relay"]),
+        witnesses=[(verifier.name, verifier.public_key) for verifier in verifiers],
+        quorum=QUORUM,
+        roots=[
+            new_root(code, _THRESHOLD, [key.full.public for key in keys_])
+            for code, keys_ in custodians.items()
+        ],
+    )
+    for keys_ in custodians.values():
+        for key in keys_[:_THRESHOLD]:
+            ceremony = ceremony.sign(key.full)
+    (signed,) = ceremony.finish()
+    return signed
+
+
+async def _enrol(
+    folder: Path,
+    deployment: Deployment,
+    genesis: Genesis,
+    custodians: dict[str, tuple[CustodianKey, ...]],
+) -> dict[str, tuple[Path, DeviceKeys]]:
+    """Create each desk with its first device and publish its statements; gives the profiles."""
+    ids = {code: DeskId(random_bytes(16)) for code, _ in DESKS}
+    names = {id_: code for code, id_ in ids.items()}
+    audited = Policy(auditors_file=(ids[SECRETARIAT],), auditors_lead=(ids[SECRETARIAT],))
+    profiles = {}
+    async with RelayClient(deployment.url) as client:
+        for code, authority in DESKS:
+            keys = DeviceKeys.generate()
+            ceremony = start_desk(
+                genesis,
+                _enrolment(genesis, ids[code], keys),
+                party=code,
+                authority=authority,
+                policy=Policy() if code == SECRETARIAT else audited,
+                key=keys.full,
+            )
+            for custodian in custodians[code][:_THRESHOLD]:
+                ceremony = ceremony.sign(custodian.full)
+            for statement in ceremony.finish():
+                await client.post_statement(statement)
+            profile = Profile(deployment, ids[code], keys.device, names)
+            home = folder / code
+            home.mkdir(mode=0o700)
+            Desk.create(home, profile, keys, random_bytes(16).hex(), cost=_FLOOR)
+            profiles[code] = (home, keys)
+    return profiles
+
+
+def _enrolment(genesis: Genesis, desk: DeskId, keys: DeviceKeys) -> Enrolment:
+    return Enrolment(
+        deployment=genesis.deployment,
+        desk=desk,
+        officer=OfficerId(random_bytes(16)),
+        role=Role.ADMIN,
+        fast=keys.fast.public,
+        full=keys.full.public,
+        seal=keys.seal.public,
+    )
+
+
+async def _witnesses(stack: AsyncExitStack, folder: Path, log_key: str) -> list[dict[str, str]]:
+    """Start all witnesses at once; gives their addresses and keys."""
+    running = [_witness(folder, number, log_key) for number in range(1, WITNESSES + 1)]
+    return list(await asyncio.gather(*(stack.enter_async_context(one) for one in running)))
+
+
+@asynccontextmanager
+async def _witness(folder: Path, number: int, log_key: str) -> AsyncIterator[dict[str, str]]:
+    name = f"witness{number}.example"
+    arguments = ("witness", "--data", str(folder / name), "--name", name, "--log-key", log_key)
+    async with _process("comity_client", arguments, folder / f"{name}.log") as ready:
+        yield ready
+
+
+@asynccontextmanager
+async def _relay(data: Path, witnesses: list[dict[str, str]]) -> AsyncIterator[str]:
+    arguments = ["serve", "--data", str(data), "--port", "0"]
+    for witness in witnesses:
+        arguments += ["--witness", witness["address"]]
+    async with _process("comity_server", tuple(arguments), data / "relay.log") as ready:
+        yield ready["url"]
+
+
+@asynccontextmanager
+async def _process(
+    module: str, arguments: tuple[str, ...], journal: Path
+) -> AsyncIterator[dict[str, str]]:
+    """Run a process until the block ends; gives the line of JSON that it prints when ready."""
+    with journal.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE, stderr=errors
+        )
+        try:
+            yield await _ready(process, module, journal)
+        finally:
+            with suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                async with asyncio.timeout(_STOP_SECONDS_MAX):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+async def _run(module: str, *arguments: str) -> dict[str, str]:
+    """Run a process that prints one line of JSON and ends."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(_READY_SECONDS_MAX):
+        output, _ = await process.communicate()
+    if process.returncode:
+        raise StageError(f"{module} {arguments[0]} ended with {process.returncode}")
+    return _line(output)
+
+
+async def _ready(process: asyncio.subprocess.Process, module: str, journal: Path) -> dict[str, str]:
+    assert process.stdout is not None  # noqa: S101  # it was asked for
+    try:
+        async with asyncio.timeout(_READY_SECONDS_MAX):
+            line = await process.stdout.readline()
+    except TimeoutError:
+        line = b""
+    if not line:
+        raise StageError(f"{module} did not start: {_tail(journal)}")
+    return _line(line)
+
+
+def _tail(journal: Path) -> str:
+    return journal.read_text("utf-8", "replace")[-_TAIL_CHARACTERS:]
+
+
+def _line(line: bytes) -> dict[str, str]:
+    value = json.loads(line)
+    return {str(key): str(text) for key, text in value.items()}
