@@ -96,7 +96,12 @@ class LogReader:
         proof: tuple[bytes, ...] = ()
         if 0 < old.size < new.size:
             proof = await self._prove(plan_consistency(old.size, new.size), new.size)
-        verify_consistency(old.size, old.root, new.size, new.root, proof)
+        try:
+            verify_consistency(old.size, old.root, new.size, new.root, proof)
+        except VerificationError:
+            # What did not prove anything must not stand in the way of a better answer.
+            self._fetched.clear()
+            raise
 
     async def _verify_tile(
         self, index: int, tile: int, width: int, under: Newest
