@@ -2,12 +2,15 @@
 
 import ast
 import re
+import shlex
 from pathlib import Path
 from typing import Final
 
+import click
 import pytest
 
 import comity_server
+from comity_client.cli import comity
 from comity_server.settings import Settings, load
 from support.documents import ROOT, document, rows_under
 
@@ -67,6 +70,24 @@ def test_a_page_names_only_files_that_are_there(page: Path) -> None:
 
     assert [name for name in links if not (page.parent / name).exists()] == []
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_command_of_comity_that_the_page_shows_is_there() -> None:
+    lines = re.findall(r"(?:`|^    )comity ([a-z][^`\n]*)", document("OPERATIONS.md"), re.MULTILINE)
+
+    assert len(lines) > 10
+    for line in lines:
+        words = shlex.split(line)
+        if words[0] == "witness":  # It has its own options; tests/test_deploy.py compares them.
+            continue
+        command: click.Command = comity
+        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            name = words.pop(0)
+            found = command.get_command(click.Context(command), name)
+            assert found is not None, f"comity {line}"
+            command = found
+        options = {text for one in command.params for text in one.opts} | {"--help"}
+        assert {word for word in words if word.startswith("--")} <= options, f"comity {line}"
 
 
 def test_the_glossary_has_one_line_for_each_word() -> None:
