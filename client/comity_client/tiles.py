@@ -84,6 +84,13 @@ class LogReader:
         if hashes[index % TILE_WIDTH] != leaf_hash(leaf):
             raise VerificationError(f"another object is in the log at leaf {index} [L-2]")
 
+    async def inclusion_proof(self, index: int, under: Newest) -> tuple[bytes, ...]:
+        """Compute the proof that a leaf is in the log, to be kept or handed to a stranger.
+
+        It is not verified here: ``checkpoint.verify_log_proof`` does, with the leaf.
+        """
+        return await self._prove(plan_inclusion(index, under.size), under.size)
+
     async def verify_growth(self, old: Newest, new: Newest) -> None:
         """Check that one checkpoint continues another.
 

@@ -9,7 +9,7 @@ from comity_client.cli.shell import Shell, Verb
 if TYPE_CHECKING:
     from comity_client.desk import Desk, Opened
 
-_RECEIVED = "checked when it was received, not again now: that takes the network"
+_RECEIVED = "its proof was checked when it was received; none is kept to check it again offline"
 
 
 @click.command(cls=Verb)
@@ -18,8 +18,9 @@ _RECEIVED = "checked when it was received, not again now: that takes the network
 def verify(shell: Shell, envelope: str) -> int:
     """Check ENVELOPE anew, by its id or its first digits, and print what was checked.
 
-    Signatures, content, witnesses and receipts are checked from what is stored; the proof of its
-    place in the log is computed anew from the relay's tiles unless --offline is given.
+    Signatures, content, witnesses and receipts are checked from what is stored. The proof of its
+    place in the log is computed anew from the relay's tiles and kept as a C2SP tlog-proof in the
+    profile; with --offline the kept one is checked.
     """
     from comity_client.cli.acts import find_envelope
     from comity_client.cli.exits import Exit
@@ -79,14 +80,35 @@ def _content(desk: "Desk", opened: "Opened") -> list[tuple[str, str]]:
 
 
 async def _place(shell: Shell, desk: "Desk", opened: "Opened") -> tuple[str, str]:
-    index, size = opened.leaf_index, desk.newest.size
+    from comity_client.cli.online import moment
+    from comity_client.proofs import (
+        core_of,
+        fetch_proof,
+        keep_proof,
+        proof_path,
+        read_proof,
+        verify_proof,
+    )
+
+    index, envelope = opened.leaf_index, opened.core.id
     if index is None:
-        return "log", "not in the log yet; the relay's promise is kept if it was accepted"
-    if shell.is_offline:
+        return "log", "not in the log yet"
+    path = proof_path(shell.folder, envelope)
+    proof = read_proof(path) if shell.is_offline else None
+    if shell.is_offline and proof is None:
         return "log", f"leaf {index}; {_RECEIVED}"
-    with shell.step("proving its place in the log"):
-        await desk.verify(opened.core.id)
-    return "log", f"leaf {index} of {size}, inclusion proof leads to the root"
+    if proof is None:
+        with shell.step("proving its place in the log"):
+            await desk.sync()
+            proof = await fetch_proof(desk, envelope)
+    under = verify_proof(proof, core_of(desk, envelope), desk.directory.genesis)
+    if not shell.is_offline:
+        keep_proof(path, proof)
+    return (
+        "log",
+        f"leaf {index} of {under.checkpoint.size}, inclusion proof leads to the root that"
+        f" {len(under.cosignatures)} witnesses cosigned, {moment(under.sealed_time)}",
+    )
 
 
 def _witnesses(desk: "Desk") -> list[tuple[str, str]]:

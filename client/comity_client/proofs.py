@@ -1,0 +1,106 @@
+"""Proofs of an envelope's place in the log, kept as files, so that they are checked offline.
+
+A proof is a C2SP tlog-proof: leaf index, hashes, and the checkpoint with its cosignatures. Its
+extra line holds the mailbox counters that the leaf commits to. Whoever has the envelope's core, the
+genesis and this file needs neither the relay nor this program's memory.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from comity_client.desk import Desk, UnknownEnvelopeError
+from comity_client.files import write_private
+from comity_client.sync import log_key, quorum_of
+from comity_protocol.checkpoint import LogProof, WitnessedCheckpoint, verify_log_proof
+from comity_protocol.encoding import parse, serialize
+from comity_protocol.envelope import core_hash
+from comity_protocol.errors import VerificationError
+from comity_protocol.fields import array_of, integer_of
+from comity_protocol.identifiers import EnvelopeId, short
+from comity_protocol.leaves import envelope_leaf
+from comity_protocol.limits import RECIPIENTS_MAX
+from comity_protocol.merkle import leaf_hash
+from comity_protocol.statements import Genesis
+
+FOLDER: Final = "proofs"
+PROOF_BYTES_MAX: Final = 262_144
+
+
+async def fetch_proof(desk: Desk, envelope: EnvelopeId) -> LogProof:
+    """Compute the proof of an envelope under the newest checkpoint, from the relay's tiles.
+
+    Raises:
+        UnknownEnvelopeError: It is not in the log as far as this device knows.
+        OfflineError: The relay is not there.
+    """
+    row = desk.state.connection.execute(
+        "SELECT leaf_index, counters FROM inbox WHERE envelope = ? AND sealed_at IS NOT NULL"
+        " ORDER BY counter LIMIT 1",
+        (envelope,),
+    ).fetchone()
+    if row is None:
+        raise UnknownEnvelopeError(f"envelope {short(envelope)} is not in the log yet")
+    index, counters = row
+    if counters is None:
+        place = await desk.relay.place(envelope)
+        counters = serialize(list(place.counters or ()))
+    hashes = await desk.log.inclusion_proof(index, desk.newest)
+    return LogProof(index=index, hashes=hashes, note=desk.newest.note, extra=counters)
+
+
+def verify_proof(proof: LogProof, core: bytes, genesis: Genesis) -> WitnessedCheckpoint:
+    """Check that an envelope is in the log, with nothing but these three.
+
+    Args:
+        proof: As computed or read from a file.
+        core: The envelope's core, as stored.
+        genesis: Verified against the pinned hash.
+
+    Raises:
+        MalformedError: The proof cannot be read.
+        VerificationError: The log, the quorum or the proof does not hold.
+
+    Source: PROTOCOL [L-2], [L-3], [R-3].
+    """
+    counters = [
+        integer_of(item, "mailbox counter")
+        for item in array_of(parse(proof.extra), "mailbox counters", high=RECIPIENTS_MAX)
+    ]
+    leaf = leaf_hash(envelope_leaf(core_hash(core), counters))
+    return verify_log_proof(proof, leaf, log_key(genesis), quorum_of(genesis))
+
+
+def core_of(desk: Desk, envelope: EnvelopeId) -> bytes:
+    """Give the core of an envelope in the log, as it was received."""
+    row = desk.state.connection.execute(
+        "SELECT core FROM inbox WHERE envelope = ? AND sealed_at IS NOT NULL"
+        " ORDER BY counter LIMIT 1",
+        (envelope,),
+    ).fetchone()
+    if row is None:
+        raise VerificationError(f"envelope {short(envelope)} is not in the log yet")
+    return bytes(row[0])
+
+
+def proof_path(profile: Path, envelope: EnvelopeId) -> Path:
+    """Give the file in which a proof is kept."""
+    return profile / FOLDER / f"{envelope.hex()}.tlog-proof"
+
+
+def keep_proof(path: Path, proof: LogProof) -> None:
+    """Keep a proof, readable by its owner alone."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    write_private(path, proof.serialize())
+
+
+def read_proof(path: Path) -> LogProof | None:
+    """Read a kept proof; None when there is none.
+
+    Raises:
+        MalformedError: The file is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return LogProof.parse(file.read(PROOF_BYTES_MAX))
+    except FileNotFoundError:
+        return None
