@@ -22,7 +22,7 @@ from comity_client.state import Newest, State
 from comity_protocol.acts import Gossip
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.envelope import Core, core_hash, verify_core
+from comity_protocol.envelope import Core, core_hash
 from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.fields import array_of, integer_of
 from comity_protocol.identifiers import DeskId, EnvelopeId, short
@@ -44,6 +44,20 @@ class Stored:
     audit: bytes
     wrap: bytes | None
     counters: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An envelope whose sender and place in the log were checked.
+
+    Attributes:
+        core: None when it is not by whom it claims.
+        error: What does not hold; None when both do.
+    """
+
+    stored: Stored
+    core: Core | None
+    error: ComityError | None
 
 
 class Inbox:
@@ -123,14 +137,14 @@ class Inbox:
 
     def settle(
         self,
-        rows: Sequence[tuple[Stored, ComityError | None]],
+        rows: Sequence[Checked],
         directory: Directory,
         under: Newest,
     ) -> tuple[Gossip, ...]:
         """Check envelopes and keep what was found, in one transaction.
 
         Args:
-            rows: By counter; each with what is wrong with its place in the log, None if nothing.
+            rows: By counter.
             directory: Folded up to the checkpoint.
             under: The checkpoint that covers them.
 
@@ -139,30 +153,25 @@ class Inbox:
         """
         gossips: dict[Gossip, None] = {}
         with self._state.transaction():
-            for stored, misplaced in rows:
-                gossip = self._settle(stored, misplaced, directory, under)
+            for row in rows:
+                gossip = self._settle(row, directory, under)
                 if gossip is not None:
                     gossips[gossip] = None
         return tuple(gossips)
 
-    def _settle(
-        self, stored: Stored, misplaced: ComityError | None, directory: Directory, under: Newest
-    ) -> Gossip | None:
-        core: Core | None = None
+    def _settle(self, row: Checked, directory: Directory, under: Newest) -> Gossip | None:
+        stored, refused = row.stored, row.error
         content: Content | None = None
         sealed_at: int | None = None
-        refused: ComityError | None = None
-        try:
-            core = verify_core(stored.core, stored.signature, directory, index=stored.leaf_index)
-            # SPEC [B-1]: nothing is shown before its place in a witnessed checkpoint is verified.
-            if misplaced is not None:
-                raise misplaced
-            self._require_first(core, stored)
-            sealed_at = under.sealed_at
-            content = self._open(core, stored, directory)
-        except ComityError as error:
-            refused = error
-        self._keep(stored, core, content, sealed_at, refused)
+        # SPEC [B-1]: nothing is opened before its sender and its place were verified.
+        if row.core is not None and refused is None:
+            try:
+                self._require_first(row.core, stored)
+                sealed_at = under.sealed_at
+                content = self._open(row.core, stored, directory)
+            except ComityError as error:
+                refused = error
+        self._keep(stored, row.core, content, sealed_at, refused)
         return content.gossip if content else None
 
     def _open(self, core: Core, stored: Stored, directory: Directory) -> Content:
@@ -220,19 +229,18 @@ class Inbox:
         self._state.alarm(kind, text, evidence, self._now())
 
 
-def leaf_of(stored: Stored, counters: Sequence[int], own: DeskId) -> bytes:
+def leaf_of(stored: Stored, core: Core, counters: Sequence[int], own: DeskId) -> bytes:
     """Give the log entry that an envelope must have.
 
     Args:
         stored: The envelope.
+        core: Its core, verified.
         counters: Of all its recipients, as the relay says.
         own: The own desk, whose counter is known.
 
     Raises:
-        MalformedError: The core cannot be read.
         VerificationError: The desk is not addressed, or the counters are not those of ``to``.
     """
-    core = Core.parse(stored.core)
     desks = [entry.desk for entry in core.to]
     if own not in desks:
         raise VerificationError("envelope is not addressed to this desk [E-3]")
@@ -240,11 +248,6 @@ def leaf_of(stored: Stored, counters: Sequence[int], own: DeskId) -> bytes:
     if len(counters) != len(desks) or counters[desks.index(own)] != stored.counter:
         raise VerificationError("envelope has another counter in the log than in the mailbox [B-2]")
     return envelope_leaf(core_hash(stored.core), counters)
-
-
-def envelope_id(stored: Stored) -> EnvelopeId:
-    """Give the id that a stored envelope claims."""
-    return Core.parse(stored.core).id
 
 
 def _rule_of(error: ComityError) -> str:

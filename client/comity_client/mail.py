@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Final
 
-from comity_client.inbox import Inbox, Stored, envelope_id, leaf_of
+from comity_client.inbox import Checked, Inbox, Stored, leaf_of
 from comity_client.keystore import DeviceKeys
 from comity_client.relay_answers import ReceiptItem
 from comity_client.state import Newest, State
@@ -22,7 +22,7 @@ from comity_client.transport import OfflineError, RelayClient, RelayRefusedError
 from comity_protocol.acts import Gossip
 from comity_protocol.checkpoint import Checkpoint, note_hash
 from comity_protocol.encoding import Value
-from comity_protocol.envelope import Core, Upload
+from comity_protocol.envelope import Core, Upload, verify_core
 from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.identifiers import DeskId, EnvelopeId, short
 from comity_protocol.leaves import receipt_hash, receipt_leaf
@@ -113,18 +113,26 @@ class Mail:
             rows = self._inbox.unsettled(newest.size, SETTLE_PAGE)
             if not rows:
                 break
-            placed = [(row, await self._misplaced(row, newest)) for row in rows]
-            for gossip in self._inbox.settle(placed, directory, newest):
+            checked = [await self._check(row, newest) for row in rows]
+            for gossip in self._inbox.settle(checked, directory, newest):
                 self._hear(gossip)
         await self._compare_gossip(newest)
 
-    async def _misplaced(self, stored: Stored, newest: Newest) -> ComityError | None:
-        """Say what is wrong with an envelope's place in the log; None when nothing is."""
+    async def _check(self, stored: Stored, newest: Newest) -> Checked:
+        """Check who sent an envelope and its place in the log."""
+        core: Core | None = None
         try:
+            core = verify_core(
+                stored.core,
+                stored.signature,
+                self._sync.directory,
+                index=stored.leaf_index,
+            )
             counters = stored.counters
             if counters is None:
-                counters = (await self._relay.place(envelope_id(stored))).counters or ()
-            leaf = leaf_of(stored, counters, self._own)
+                counters = (await self._relay.place(core.id)).counters or ()
+            leaf = leaf_of(stored, core, counters, self._own)
+            # SPEC [B-1]: its leaf is in a witnessed checkpoint.
             await self._log.verify_leaf(leaf, stored.leaf_index, newest)
         except UnprovenError as error:
             self._state.alarm("unproven", str(error), [newest.note], self._now())
@@ -132,8 +140,8 @@ class Mail:
         except OfflineError:
             raise
         except ComityError as error:
-            return error
-        return None
+            return Checked(stored, core, error)
+        return Checked(stored, core, None)
 
     async def verify_place(self, envelope: EnvelopeId) -> None:
         """Check anew that an envelope is in the log under the newest checkpoint.
@@ -141,10 +149,9 @@ class Mail:
         Raises:
             VerificationError: It is not there.
         """
-        stored = self._inbox.find(envelope)
-        misplaced = await self._misplaced(stored, self._sync.newest)
-        if misplaced is not None:
-            raise misplaced
+        checked = await self._check(self._inbox.find(envelope), self._sync.newest)
+        if checked.error is not None:
+            raise checked.error
 
     # --- Gossip -------------------------------------------------------------------------------
 

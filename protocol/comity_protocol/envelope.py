@@ -30,6 +30,7 @@ and two readings of one ciphertext all fail one of these.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import sha256
 from itertools import pairwise
 from typing import Final
@@ -71,6 +72,9 @@ from comity_protocol.statements import HASH_BYTES
 
 SEALED_WRAP_BYTES: Final = KEY_BYTES + SEAL_OVERHEAD
 OWN_WRAP_BYTES: Final = KEY_BYTES + BOX_OVERHEAD
+
+SEAL_KEYS_CACHED_MAX: Final = 16
+"""Own epoch keys kept parsed in memory, where their seeds are anyway."""
 
 _READERS: Final = 2
 """An exchange is bilateral: the own desk and one other read the body."""
@@ -607,7 +611,9 @@ def _wrap_info(envelope_id: EnvelopeId, sender: DeskId, entry: Address | Recipie
     return envelope_id + sender + entry.desk + entry.epoch.to_bytes(8, "big") + bytes((entry.kind,))
 
 
+@lru_cache(SEAL_KEYS_CACHED_MAX)
 def _seal_key(seed: bytes) -> SealKey:
+    # A mailbox is opened with one or two epochs' keys, and parsing a key costs as much as opening.
     return SealKey.from_seed(seed)
 
 
