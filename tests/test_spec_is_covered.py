@@ -22,9 +22,11 @@ import comity_client
 import comity_protocol
 import comity_server
 from comity_client.transport import RelayRefusedError
-from comity_protocol import exchange, limits
+from comity_protocol import codes, exchange, limits
 from comity_protocol.acts import Event
 from comity_protocol.errors import ComityError
+from comity_protocol.profiles import PROFILES
+from comity_protocol.statements import Authority
 from comity_protocol.wire import PROBLEMS
 from support.documents import ROOT, document, rows_under
 
@@ -117,16 +119,16 @@ def test_the_law_lists_every_route_and_whether_it_takes_a_token() -> None:
 
 def test_the_law_lists_the_codes_of_all_errors() -> None:
     modules = list(imported_modules())
-    listed = {code for code, _ in rows_under(law(), "| code | meaning")}
+    found = {code for code, _ in rows_under(law(), "| code | meaning")}
     # The client has an error of each problem's own code, and those codes are listed as problems.
-    codes = {
+    known = {
         error.code
         for error in kinds_of(ComityError)
         if not issubclass(error, RelayRefusedError) or error.code not in PROBLEMS
     }
 
     assert modules
-    assert sorted(listed ^ codes) == []
+    assert sorted(found ^ known) == []
 
 
 def test_the_law_lists_every_limit_with_its_value() -> None:
@@ -136,6 +138,53 @@ def test_the_law_lists_every_limit_with_its_value() -> None:
     }
 
     assert listed == {name: value for name, value in vars(limits).items() if name.isupper()}
+
+
+def test_the_law_writes_out_the_closed_lists() -> None:
+    written = {frozenset(codes_of(text)) for _, text in rows_under(law(), "| list | codes")}
+
+    assert written == {
+        frozenset(value)
+        for name, value in vars(codes).items()
+        if name.isupper() and not name.startswith("_")
+    }
+
+
+def codes_of(text: str) -> list[str]:
+    """Read ``A, B, C``, or ``M01 to M40``."""
+    if found := re.fullmatch(r"([A-Z])([0-9]{2}) to \1([0-9]{2})", text):
+        return [f"{found[1]}{number:02}" for number in range(int(found[2]), int(found[3]) + 1)]
+    return text.split(", ")
+
+
+def test_the_law_writes_out_every_profile() -> None:
+    (opening,) = re.findall(r"^OPENING = ((?:.|\n)+?)\.$", law(), re.MULTILINE)
+    replies = {
+        Event(event): (fields_of(must), fields_of(may))
+        for event, must, may in rows_under(law(), "| event | must say")
+    }
+    rows = list(rows_under(law(), "| profile | key"))
+
+    assert sorted(row[0] for row in rows) == sorted(PROFILES)
+    for code, key, opened_by, opens, besides, signed in rows:
+        profile = PROFILES[code]
+        event, _, must = opens.partition(": ")
+        may = fields_of(besides.replace("OPENING", " ".join(opening.split())))
+        says = {Event(event): (fields_of(must), may), **replies}
+        everybody = {one.value for one in Authority}
+        named = {"secretariat"} if opened_by.startswith("any") else everybody - fields_of(opened_by)
+        assert profile.kind.name.lower() == key
+        assert {one.value for one in profile.initiators} == everybody - named
+        assert {one.value for one in profile.signed} == fields_of(signed) - {"none"}
+        assert profile.opens is Event(event)
+        assert {
+            one: (set(profile.must[one]), set(profile.may[one]) - set(profile.must[one]))
+            for one in profile.must
+        } == {one: (must_, may_ - must_) for one, (must_, may_) in says.items()}
+
+
+def fields_of(text: str) -> set[str]:
+    return set(text.split(", ")) - {""}
 
 
 def test_the_law_draws_the_table_of_the_exchange() -> None:
