@@ -36,6 +36,9 @@ from comity_server.store import Store
 from comity_server.witnesses import Witness, Witnesses
 
 KEEPALIVE_SECONDS: Final = 30.0
+LINGERING_SECONDS: Final = 1.0
+"""How long the rest of a refused body is read, so that its sender sees the refusal."""
+
 BACKLOG: Final = 1_024
 
 
@@ -169,6 +172,7 @@ async def listening(context: Context) -> AsyncIterator[str]:
         # A body with a lying Content-Encoding would fail inside the web server; it is refused.
         auto_decompress=False,
         keepalive_timeout=KEEPALIVE_SECONDS,
+        lingering_time=LINGERING_SECONDS,
         shutdown_timeout=settings.drain_seconds,
     )
     await runner.setup()

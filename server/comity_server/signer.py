@@ -15,6 +15,7 @@ Rules:
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
@@ -47,6 +48,8 @@ class SignerState:
             SignerError: It is another log's, or cannot be made durable.
         """
         self._origin: Final = origin
+        # A cancelled task leaves its thread at work; closing the file under it would be fatal.
+        self._lock: Final = threading.Lock()
         self._connection: Final = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=10
         )
@@ -71,7 +74,8 @@ class SignerState:
 
     def read(self) -> Frontier:
         """Give what was signed last."""
-        (frontier,) = self._connection.execute("SELECT frontier FROM signer").fetchone()
+        with self._lock:
+            (frontier,) = self._connection.execute("SELECT frontier FROM signer").fetchone()
         return Frontier.parse(frontier)
 
     def replace(self, old: Frontier, new: Frontier) -> None:
@@ -82,16 +86,18 @@ class SignerState:
         """
         # SPEC [G-2]: its state is durable before it signs. SQLite has flushed the file and its
         # folder when this returns.
-        changed = self._connection.execute(
-            "UPDATE signer SET frontier = ? WHERE frontier = ? AND origin = ?",
-            (new.serialize(), old.serialize(), self._origin),
-        )
+        with self._lock:
+            changed = self._connection.execute(
+                "UPDATE signer SET frontier = ? WHERE frontier = ? AND origin = ?",
+                (new.serialize(), old.serialize(), self._origin),
+            )
         if changed.rowcount != 1:
             raise SignerError("another process has signed with this state; run only one signer")
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
 
 class Signer:
