@@ -23,7 +23,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
@@ -77,13 +77,15 @@ class Entry:
     Attributes:
         answer: Gets the promise, or the refusal.
         checked: Set by the first stage.
+        sender: For a receipt, the desk whose envelopes it confirms; set by the first stage.
     """
 
     thing: Posted | Signed
     size: int
     caller: Caller
     answer: "asyncio.Future[Signed]"
-    checked: Checked | None = field(default=None)
+    checked: Checked | None = None
+    sender: bytes = b""
 
     def refuse(self, error: ComityError | Refused) -> None:
         """Answer with a refusal, unless nobody waits any more."""
@@ -146,10 +148,12 @@ class Relay:
         self._has_ready: Final = asyncio.Event()
         self._idle: Final = asyncio.Event()
         self._idle.set()
+        self._is_checking = False
         self._entries = 0
         self._bytes = 0
         self._checker: Final = ThreadPoolExecutor(1, thread_name_prefix="checker")
         members.listen(self.hub.recheck)
+        metrics.queue_entries.set_function(lambda: self._entries)
 
     # What handlers call.
 
@@ -261,7 +265,6 @@ class Relay:
         self._waiting.append(Entry(thing, size, caller, answer))
         self._entries += 1
         self._bytes += size
-        self._metrics.queue_entries.set(self._entries)
         self._idle.clear()
         self._has_waiting.set()
         answer.add_done_callback(lambda _: self._leave(size))
@@ -272,7 +275,6 @@ class Relay:
         self._bytes -= size
         if self._entries == 0:
             self._idle.set()
-        self._metrics.queue_entries.set(self._entries)
 
     async def _check_forever(self) -> None:
         while True:
@@ -280,10 +282,12 @@ class Relay:
             batch = _take(self._waiting)
             if not self._waiting:
                 self._has_waiting.clear()
+            self._is_checking = True
             try:
                 self._ready.extend(await self._check(batch, self.members.view))
             except Exception as error:  # noqa: BLE001 - the outermost loop of a task
                 _fail(batch, error)
+            self._is_checking = False
             if self._ready:
                 self._has_ready.set()
 
@@ -314,11 +318,14 @@ class Relay:
                     await self._require_wraps(core)
                 case CheckedReceipt(receipt=receipt):
                     await self._require_published(receipt.seen)
-                    await self._require_held(receipt.desk, receipt.envelopes)
+                    entry.sender = await self._require_held(receipt.desk, receipt.envelopes)
                 case None:
                     raise AssertionError("an entry passed that was not checked")
         except Refused as refused:
             return refused
+        except StoreError as error:
+            observe.alarm("check-failed", error)
+            return Refused("busy", "the store could not be asked", retry_after=2)
         return None
 
     async def _require_published(self, note_hash: bytes) -> None:
@@ -383,6 +390,9 @@ class Relay:
     async def _commit_forever(self) -> None:
         while True:
             await self._has_ready.wait()
+            if self._is_worth_waiting():
+                self._has_ready.clear()
+                continue
             batch = _take(self._ready)
             if not self._ready:
                 self._has_ready.clear()
@@ -394,6 +404,19 @@ class Relay:
                     entry.refuse(Refused("busy", "the store could not take it", retry_after=2))
             except Exception as error:  # noqa: BLE001 - the outermost loop of a task
                 _fail(batch, error)
+
+    def _is_worth_waiting(self) -> bool:
+        """Whether more is being checked that fits into the same commit.
+
+        A commit costs as much as twenty rows. What is ready waits at most until a batch is full or
+        nothing is being checked; the end of every check asks again.
+        """
+        is_more_coming = self._is_checking or bool(self._waiting)
+        return (
+            is_more_coming
+            and len(self._ready) < BATCH_ROWS_MAX
+            and sum(entry.size for entry in self._ready) < BATCH_BYTES_MAX
+        )
 
     async def _commit(self, batch: list[Entry]) -> None:
         for _ in range(TRIES_MAX):
@@ -422,11 +445,8 @@ class Relay:
                     order.append((entry, True, len(envelopes)))
                     envelopes.append(_envelope_row(checked))
                 case CheckedReceipt() as checked:
-                    sender = await self._require_held(
-                        checked.receipt.desk, checked.receipt.envelopes
-                    )
                     order.append((entry, False, len(receipts)))
-                    receipts.append(_receipt_row(checked, sender))
+                    receipts.append(_receipt_row(checked, entry.sender))
                 case None:
                     raise AssertionError("an entry was to be committed that was not checked")
         started = perf_counter()
