@@ -31,7 +31,7 @@ ENVIRONMENT: Final = {
 _VARYING: Final = re.compile(
     r"(?P<id>\b(?=[0-9a-f]*[0-9])[0-9a-f]{8,64}\b)"
     r"|(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC)"
-    r"|(?P<number>(?<=leaf )\d+|(?<= of )\d+)"
+    r"|(?P<number>(?<=leaf )\d+|(?<= of )\d+|\d+(?= witnesses))"
 )
 
 
@@ -143,7 +143,7 @@ def test_the_folders_are_there() -> None:
 
 
 def test_the_command_that_finds_a_rule_finds_law_check_and_test() -> None:
-    (command,) = re.findall(r"`(grep -rnF [^`]+)`", readme())
+    (command,) = re.findall(r"^    (grep -rnF .+)$", readme(), re.MULTILINE)
     found = subprocess.run(
         ["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
     ).stdout
