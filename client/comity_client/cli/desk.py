@@ -159,6 +159,54 @@ def start(shell: Shell, yes: bool) -> None:
     shell.give("epoch", {"desk": member.desk.id.hex(), "epoch": 1}, ["epoch 1 begins"])
 
 
+@desk.command("policy")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--add-admins", type=click.IntRange(1, DEVICES_MAX))
+@click.option("--epoch-days", type=click.IntRange(1, EPOCH_DAYS_MAX))
+@click.option("--fresh-hours", type=click.IntRange(1, FRESH_HOURS_MAX))
+@click.option("--history-days", type=click.IntRange(1, HISTORY_DAYS_MAX))
+@click.option("--auditor-of-files", multiple=True, metavar="DESK", help="All of them; repeat.")
+@click.option("--auditor-of-leads", multiple=True, metavar="DESK", help="All of them; repeat.")
+@click.pass_obj
+def change_policy(
+    shell: Shell,
+    file: Path,
+    add_admins: int | None,
+    epoch_days: int | None,
+    fresh_hours: int | None,
+    history_days: int | None,
+    auditor_of_files: tuple[str, ...],
+    auditor_of_leads: tuple[str, ...],
+) -> None:
+    """Write a new policy of your desk to FILE, for the custodians to sign.
+
+    What is not given stays as it is.
+    """
+    from comity_client import ceremonies
+    from comity_client.cli.member import sync_member
+    from comity_client.pending import Ceremony
+    from comity_client.words import describe
+    from comity_protocol.statements import Policy
+
+    member = sync_member(shell)
+    now = member.desk.policy
+    policy = Policy(
+        add_admins=add_admins or now.add_admins,
+        epoch_days=epoch_days or now.epoch_days,
+        fresh_hours=fresh_hours or now.fresh_hours,
+        history_days=history_days or now.history_days,
+        auditors_file=_desks(auditor_of_files) or now.auditors_file,
+        auditors_lead=_desks(auditor_of_leads) or now.auditors_lead,
+    )
+    pending = ceremonies.change_policy(member.genesis, member.desk, policy)
+    write_new_file(file, Ceremony((pending,)).serialize())
+    shell.give(
+        "ceremony",
+        {"file": str(file), "missing": list(pending.missing)},
+        [*describe(pending.payload), f"wrote    {file}", f"missing  {', '.join(pending.missing)}"],
+    )
+
+
 @desk.command("show")
 @click.argument("name", required=False)
 @click.pass_obj

@@ -377,6 +377,15 @@ def _explain(error: BaseException) -> tuple[str, str, str, Exit]:
             return "usage", error.format_message(), "see `comity --help`", Exit.USAGE
         case click.Abort():
             return "cancelled", "cancelled", "nothing more was done", Exit.USAGE
+        case _ if type(error).__module__ == "sqlite3":
+            # Named by its module, so that commands without a state file need not import it.
+            return (
+                "state-busy",
+                f"state file: {error}",
+                "close other programs that use this profile, check that the disk is not full, and"
+                " try again",
+                Exit.TEMPORARY,
+            )
         case OSError():
             what = error.strerror or type(error).__name__
             where = f"{error.filename}: " if error.filename else ""
