@@ -73,7 +73,9 @@ def test_a_page_names_only_files_that_are_there(page: Path) -> None:
 
 
 def test_every_command_of_comity_that_the_page_shows_is_there() -> None:
-    lines = re.findall(r"(?:`|^ {4,})comity ([a-z][^`\n]*)", document("OPERATIONS.md"), re.MULTILINE)
+    lines = re.findall(
+        r"(?:`|^ {4,})comity ([a-z][^`\n]*)", document("OPERATIONS.md"), re.MULTILINE
+    )
 
     assert len(lines) > 10
     for line in lines:
