@@ -84,10 +84,10 @@ class Mail:
         # (1)
         await self._sync.run()
         complete = self._sync.newest
-        await self._drain(wait)
+        has_new = await self._drain(wait)
         await self._settle()
         # (2)
-        for pause in WITNESS_WAITS:
+        for pause in WITNESS_WAITS if has_new else ():
             if not self._inbox.has_unsettled():
                 break
             await self._sleep(pause)
@@ -98,7 +98,9 @@ class Mail:
         await self.give_receipts()
         await self._take_receipts()
 
-    async def _drain(self, wait: int) -> None:
+    async def _drain(self, wait: int) -> bool:
+        """Store what is new in the mailbox; give whether there was anything."""
+        before = self._inbox.last
         for _ in range(PAGES_MAX):
             page = await self._relay.mailbox(self._inbox.last, wait=wait)
             if not page or page[-1].counter <= self._inbox.last:
@@ -106,6 +108,7 @@ class Mail:
                 break
             self._inbox.store(page)
             wait = 0
+        return self._inbox.last > before
 
     async def _settle(self) -> None:
         newest, directory = self._sync.newest, self._sync.directory

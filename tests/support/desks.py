@@ -68,6 +68,7 @@ class Meddler(RelayClient):
         self.on_receipts: Callable[[list[ReceiptItem]], list[ReceiptItem]] = _as_is
         self.on_boxes: Callable[[Boxes], Boxes] = _as_is
         self.on_tile: Callable[[tuple[bytes, ...]], tuple[bytes, ...]] = _as_is
+        self.on_entries: Callable[[tuple[bytes, ...]], tuple[bytes, ...]] = _as_is
         self.instead_of_tile: Callable[[int], tuple[bytes, ...]] | None = None
         self.on_post: Callable[[bytes], Signed | None] = lambda _: None
         self.after_post: Callable[[Signed], Signed] = _as_is
@@ -94,6 +95,9 @@ class Meddler(RelayClient):
         if self.instead_of_tile is not None:
             return self.instead_of_tile(width)
         return self.on_tile(await super().tile(level, index, width))
+
+    async def entries(self, index: int, width: int) -> tuple[bytes, ...]:
+        return self.on_entries(await super().entries(index, width))
 
     async def post_envelope(self, upload: bytes) -> Signed:
         answer = self.on_post(upload)
