@@ -69,6 +69,9 @@ class _Comity(LazyGroup):
 comity = _Comity(
     "comity",
     help="Leads and requests between the desks of States, over a relay that cannot read them.",
+    epilog="\b\nExit codes: 0 done, 1 failed, 2 wrong use or cancelled, 3 not found,\n"
+    "4 authentication needed, 5 refused by a rule, 6 offline and queued,\n"
+    "7 verification failed, 75 temporary.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     params=[
         *common_options(),
