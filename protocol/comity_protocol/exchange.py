@@ -202,7 +202,7 @@ def _open(step: Step) -> Exchange:
     profile = PROFILES.get(record.profile or "")
     if profile is None or record.event is not profile.opens or record.head is not None:
         raise RefusedError("X-1", "exchange does not begin with an opening act")
-    # SPEC: opened only by an authority that the profile admits.
+    # SPEC [X-6] [P-2]: opened only by an authority that the profile admits.
     if step.authority not in profile.initiators:
         raise RefusedError("X-6", f"a {step.authority.value} desk may not open a {profile.title}")
     if step.kind is not profile.kind:

@@ -49,6 +49,7 @@ def unpad(padded: bytes) -> bytes:
 
 
 def _fill(content: bytes, length: int) -> bytes:
+    # SPEC [E-10]: body and audit record are padded to their size classes.
     return (content + _MARK).ljust(length, b"\x00")
 
 

@@ -51,7 +51,8 @@ def test_what_only_a_desk_meets_has_no_problem(error: type[ComityError]) -> None
 
 
 def test_every_path_is_named_once() -> None:
-    assert len(set(PATHS.values())) == len(PATHS) == 12
+    assert PATHS
+    assert len(set(PATHS.values())) == len(PATHS)
 
 
 def test_a_token_has_six_claims_and_no_others() -> None:
