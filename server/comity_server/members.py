@@ -10,7 +10,7 @@ Rules:
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ from comity_server.problems import Refused
 from comity_server.store import StatementRow, Store
 
 PAGE_STATEMENTS: Final = 500
-_PAGES_MAX: Final = 100_000
+_ROUNDS_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +95,32 @@ class Members:
         """
         async with self._lock:
             before = self.view
-            for _ in range(_PAGES_MAX):
+            for _ in range(_ROUNDS_MAX):
                 rows = await self._store.statements(self.view.ordinal, PAGE_STATEMENTS)
-                rows = [row for row in rows if row.leaf_index is not None]
-                for row in rows:
-                    # The store keeps boxes apart, for those who can open them.
-                    signatures = parse_signatures(parse(row.signatures))
-                    await self._apply(row, SignedStatement(row.payload, signatures, is_bare=True))
-                if len(rows) < PAGE_STATEMENTS:
+                if not rows:
                     break
+                await self._fold(rows)
             if self.view is not before:
                 self._tell()
 
     async def add(self, row: StatementRow, signed: SignedStatement) -> None:
         """Fold in a statement that was just accepted, together with any that came before it."""
-        if row.ordinal != self.view.ordinal + 1:
+        if row.ordinal != self.view.ordinal + 1 or row.leaf_index is None:
             await self.refresh()
         async with self._lock:
             if row.ordinal == self.view.ordinal + 1:
                 await self._apply(row, signed)
                 self._tell()
+
+    async def _fold(self, rows: Sequence[StatementRow]) -> None:
+        for row in rows:
+            if row.leaf_index is None:
+                # It waits behind a long backlog; what follows it must wait too.
+                await self._store.integrate()
+                return
+            # The store keeps boxes apart, for those who can open them.
+            signatures = parse_signatures(parse(row.signatures))
+            await self._apply(row, SignedStatement(row.payload, signatures, is_bare=True))
 
     async def _apply(self, row: StatementRow, signed: SignedStatement) -> None:
         if row.ordinal is None or row.leaf_index is None:

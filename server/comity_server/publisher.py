@@ -56,6 +56,8 @@ class Publisher:
                 await self._wait_for_work()
                 if self._relay.is_holder:
                     await self.publish()
+                else:
+                    await self.show()
                 backoff = self._settings.checkpoint_seconds
             except ComityError as error:
                 if isinstance(error, SignerError):
@@ -101,9 +103,14 @@ class Publisher:
         await self._signer.clear(sizes, answers_min=count - threshold + 1)
 
     async def _wait_for_work(self) -> None:
-        """Wait until the log grew or the heartbeat is due."""
+        """Wait until the log grew or the heartbeat is due.
+
+        Who does not publish looks regularly what another process has published.
+        """
+        settings = self._settings
+        due = settings.heartbeat_seconds if self._relay.is_holder else settings.poll_seconds
         try:
-            async with asyncio.timeout(self._settings.heartbeat_seconds):
+            async with asyncio.timeout(due):
                 await self._relay.grown.wait()
         except TimeoutError:
             return

@@ -77,6 +77,7 @@ class Entry:
     Attributes:
         answer: Gets the promise, or the refusal.
         checked: Set by the first stage.
+        view: The view that it was checked against.
         sender: For a receipt, the desk whose envelopes it confirms; set by the first stage.
     """
 
@@ -85,6 +86,7 @@ class Entry:
     caller: Caller
     answer: "asyncio.Future[Signed]"
     checked: Checked | None = None
+    view: View | None = None
     sender: bytes = b""
 
     def refuse(self, error: ComityError | Refused) -> None:
@@ -299,6 +301,8 @@ class Relay:
             self._checker, _check_batch, batch, view, self._key, at
         )
         passed: list[Entry] = []
+        for entry in batch:
+            entry.view = view
         for entry, refusal in zip(batch, refusals, strict=True):
             if entry.answer.done():
                 continue
@@ -421,15 +425,17 @@ class Relay:
     async def _commit(self, batch: list[Entry]) -> None:
         for _ in range(TRIES_MAX):
             view = self.members.view
+            # SPEC [R-6]: what was checked against an older directory than the newest is checked
+            # again before it is accepted. The directory may have moved between the two stages.
+            if any(entry.view is not view for entry in batch):
+                batch = await self._check(batch, view)
             batch = [entry for entry in batch if not entry.answer.done()]
             if not batch:
                 return
             try:
                 await self._commit_once(batch, view)
             except DirectoryMovedError:
-                # SPEC [R-6]: a removal that came while it was waiting counts.
                 await self.members.refresh()
-                batch = await self._check(batch, self.members.view)
             else:
                 return
         for entry in batch:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -260,15 +260,27 @@ async def relay(
     *,
     clock: Clock | None = None,
     witnesses: int | None = None,
+    urls: Sequence[str] = (),
     database: str = "",
     **settings: object,
 ) -> AsyncIterator[Relay]:
-    """Run the relay of a world with its witnesses."""
+    """Run the relay of a world with its witnesses.
+
+    Args:
+        path: Folder of everything that it keeps.
+        world: Whose genesis and keys it has.
+        clock: The relay's and the witnesses'.
+        witnesses: How many of the world's to run; all unless given.
+        urls: Witnesses that run already.
+        database: Its address; an SQLite file in ``path`` unless given.
+        settings: Of the relay, other than those that tests always want.
+    """
     clock = clock or Clock()
     async with AsyncExitStack() as stack:
         names = sorted(world.witness_keys)[:witnesses]
         urls = [
-            await stack.enter_async_context(witness(path, name, world, clock)) for name in names
+            *urls,
+            *[await stack.enter_async_context(witness(path, name, world, clock)) for name in names],
         ]
         given: dict[str, Any] = {
             "data": path,

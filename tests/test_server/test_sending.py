@@ -14,6 +14,9 @@ from comity_protocol.keys import Context, random_bytes
 from comity_protocol.leaves import receipt_hash
 from comity_protocol.receipts import Receipt, Signed, sign_receipt, verify_promise
 from comity_protocol.statements import Policy
+from comity_server.members import View
+from comity_server.relay import Entry
+from comity_server.relay import Relay as Pipeline
 from comity_server.store import (
     Accepted,
     DirectoryMovedError,
@@ -188,6 +191,30 @@ async def test_a_removal_counts_that_comes_while_an_envelope_waits(
     assert await _post(stand, sealed.upload.serialize()) == (403, "not-active")
     assert len(moved) == 1
     assert await _receive(stand.relay, stand.receiver) == []
+
+
+async def test_a_removal_counts_that_comes_between_check_and_commit(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[R-6] The view has moved already, so that the store alone would see nothing wrong."""
+    world, pipeline = stand.relay.world, stand.relay.context.relay
+    check = type(pipeline)._check
+    removed: list[int] = []
+
+    async def then_remove(self: Pipeline, batch: Sequence[Entry], view: View) -> list[Entry]:
+        passed = await check(self, batch, view)
+        if not removed:
+            world.remove(stand.sender.desk, [stand.sender])
+            _, removal = world.statements[-1]
+            answer = await stand.relay.ask("POST", "/v1/statements", removal.serialize())
+            removed.append(answer.status)
+        return passed
+
+    monkeypatch.setattr(type(pipeline), "_check", then_remove)
+    sealed = stand.relay.seal_lead(stand.sender, stand.to)
+
+    assert await _post(stand, sealed.upload.serialize()) == (403, "not-active")
+    assert removed == [200]
 
 
 async def test_an_envelope_by_another_device_than_the_sender_is_refused(stand: Stand) -> None:
