@@ -4,6 +4,7 @@ Numbers that differ from run to run (ids, leaf indexes, times) may differ; an id
 shows twice is the same id in both places.
 """
 
+import json
 import os
 import re
 import select
@@ -150,3 +151,23 @@ def test_the_command_that_finds_a_rule_finds_law_check_and_test() -> None:
 
     for folder in ("docs/PROTOCOL.md", "protocol/", "tests/"):
         assert f"\n{folder}" in f"\n{found}"
+
+
+@pytest.mark.timeout(180)
+def test_the_demonstration_shows_what_the_readme_claims() -> None:
+    done = subprocess.run(
+        [BIN / "comity", "demo", "--headless", "--json"],
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["ok"] is True
+    assert {item["case"] for item in shown["exchanges"]} == {6, 9}
+    assert shown["relay_learned"]["found"] == []
+    assert shown["tampering"]["caught_by"]
+    assert shown["secretariat"]["bodies_opened"] == 0
