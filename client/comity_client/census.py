@@ -4,6 +4,10 @@ A chain is linked, so a statement in its middle cannot be left out; the last one
 hides a removal from a sender would let her seal to a key that a leaver still holds. But every entry
 of the log shows whether it is a statement, and every entry is proven, so whoever reads them all
 knows how many there are and where.
+
+Rules:
+
+* [B-13] A log with a statement that this desk was not given is refused, with an alarm.
 """
 
 from collections.abc import Callable
@@ -78,6 +82,7 @@ class Census:
         for index in range(start, end):
             entry = entries[index - first]
             await self._log.verify_leaf(entry, index, under)
+            # SPEC [B-13]: a log with a statement that this desk was not given is refused.
             if is_statement_leaf(entry) and known.get(index) != entry:
                 raise self._convict(index, entry, under)
         return end

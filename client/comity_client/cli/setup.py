@@ -18,11 +18,11 @@ import click
 
 from comity_client.ceremonies import found, new_root, start_desk
 from comity_client.cli.enrol import make_device
-from comity_client.cli.processes import Child, ChildError
 from comity_client.cli.relay import fetch_genesis, post
 from comity_client.cli.shell import Shell, Verb
 from comity_client.files import write_private
 from comity_client.keystore import CustodianKey, read_custodian_key, write_keys
+from comity_client.local import ChildError, relay_once, start_relay, start_witnesses
 from comity_client.profile import Deployment, Profile, read_profile, write_profile
 from comity_protocol.identifiers import DeskId
 from comity_protocol.keys import random_bytes
@@ -131,19 +131,21 @@ def _begin(shell: Shell, place: Place, count: int, stack: ExitStack) -> Deployme
     shell.passphrase_file = place.passphrase
     if is_new:
         write_private(place.passphrase, random_bytes(12).hex().encode() + b"\n")
-        keys = _run(place, "comity_server", "keys", "--origin", _ORIGIN)
+        keys = relay_once(place.relay, "keys", "--origin", _ORIGIN)
         write_private(place.folder / "relay-keys.json", json.dumps(keys).encode())
     keys = json.loads((place.folder / "relay-keys.json").read_bytes())
     with shell.step("starting the witnesses"):
-        witnesses = _start_witnesses(place, count, keys["vkey"], stack)
+        names = {f"witness{number}": f"witness{number}.invalid" for number in range(1, count + 1)}
+        witnesses = start_witnesses(stack, place.folder, names, keys["vkey"])
     if is_new:
         with shell.step("founding the deployment"):
             genesis = _found(shell, place, keys, [ready["verifier_key"] for ready in witnesses])
         write_private(place.folder / "genesis.signed", genesis.serialize())
-        _run(place, "comity_server", "init", "--genesis", str(place.folder / "genesis.signed"))
+        relay_once(place.relay, "init", "--genesis", str(place.folder / "genesis.signed"))
     port = 0 if is_new else int(_deployment(place).url.rpartition(":")[2])
     with shell.step("starting the relay"):
-        url = _start_relay(place, port, [ready["address"] for ready in witnesses], stack)
+        addresses = [ready["address"] for ready in witnesses]
+        url = start_relay(stack, place.relay, port, addresses)
     if not is_new:
         return _deployment(place)
     signed = SignedStatement.parse((place.folder / "genesis.signed").read_bytes())
@@ -158,36 +160,6 @@ def _begin(shell: Shell, place: Place, count: int, stack: ExitStack) -> Deployme
 
 def _deployment(place: Place) -> Deployment:
     return Deployment.parse(place.link.read_text("utf-8"))
-
-
-def _run(place: Place, *arguments: str) -> dict[str, str]:
-    child = Child.start("relay", [*arguments, "--data", str(place.relay)], place.folder)
-    try:
-        return child.ready()
-    finally:
-        child.stop()
-
-
-def _start_witnesses(
-    place: Place, count: int, log_key: str, stack: ExitStack
-) -> list[dict[str, str]]:
-    children = []
-    for number in range(1, count + 1):
-        name = f"witness{number}"
-        arguments = ["comity_client", "witness", "--name", f"{name}.invalid"]
-        arguments += ["--data", str(place.folder / name), "--log-key", log_key]
-        children.append(Child.start(name, arguments, place.folder))
-        stack.callback(children[-1].stop)
-    return [child.ready() for child in children]
-
-
-def _start_relay(place: Place, port: int, witnesses: list[str], stack: ExitStack) -> str:
-    arguments = ["comity_server", "serve", "--data", str(place.relay), "--port", str(port)]
-    for address in witnesses:
-        arguments += ["--witness", address]
-    child = Child.start("relay", arguments, place.folder)
-    stack.callback(child.stop)
-    return child.ready()["url"]
 
 
 def _found(

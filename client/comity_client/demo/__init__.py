@@ -82,7 +82,7 @@ async def _run(shell: Shell, folder: Path) -> report.Outcome:
         rows = await responses(secretariat)
         say("counted", "the secretariat has computed response times and opened no body")
         phrases = [phrase for case in cases for phrase in case_files.words_of(case)]
-        learned = look(stage.data, phrases, stage.codes)
+        learned = look(stage.data, stage.folder / "relay.log", phrases, stage.codes)
         tampering = await _tamper(stage, played[0])
         say("tampered", "one byte of the log was altered in the relay's database")
         return report.Outcome(

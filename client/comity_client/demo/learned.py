@@ -31,19 +31,21 @@ class Learned:
     found: tuple[str, ...]
 
 
-def look(folder: Path, phrases: Iterable[str], codes: Mapping[DeskId, str]) -> Learned:
+def look(data: Path, journal: Path, phrases: Iterable[str], codes: Mapping[DeskId, str]) -> Learned:
     """Read the relay's database and search all its files for phrases of the cases.
 
     Args:
-        folder: The relay's data folder, with its log output.
+        data: The relay's folder.
+        journal: What it wrote to its log output.
         phrases: Free texts of the cases.
         codes: Party code of each desk.
     """
-    with closing(sqlite3.connect(folder / "relay.sqlite")) as connection:
+    with closing(sqlite3.connect(data / "relay.sqlite")) as connection:
         rows = connection.execute("SELECT core FROM envelopes").fetchall()
     cores = [Core.parse(core) for (core,) in rows]
     pairs = Counter((codes[core.sender], codes[core.counterpart]) for core in cores)
-    contents = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    files = [journal, *(path for path in data.rglob("*") if path.is_file())]
+    contents = [path.read_bytes() for path in files]
     wanted = sorted(set(phrases))
     return Learned(
         envelopes=len(cores),

@@ -13,6 +13,7 @@ from comity_client.demo.cases import CaseFile, ThreadFile
 from comity_client.desk import Desk, Stage
 from comity_client.drafts import Draft
 from comity_protocol.acts import Event
+from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import EnvelopeId, ExchangeId
 from comity_protocol.profiles import PROFILES
 
@@ -23,8 +24,11 @@ Report = Callable[[str, str], None]
 """Takes what happened, as a phase and a line for people."""
 
 
-class DemoError(Exception):
+class DemoError(ComityError):
     """The demonstration did not come to its end; the message says where."""
+
+    code = "demo"
+    remedy = "run it again with --folder FOLDER and look at the relay's log in it"
 
 
 @dataclass(slots=True)

@@ -5,11 +5,8 @@ are made as a ministry makes them, only that one machine holds all of them; that
 demonstration and not a deployment.
 """
 
-import asyncio
-import json
-import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,9 +14,9 @@ from typing import Final
 from comity_client.ceremonies import Enrolment, found, new_root, start_desk
 from comity_client.desk import Desk
 from comity_client.keystore import Cost, CustodianKey, DeviceKeys
+from comity_client.local import relay_once, start_relay, start_witnesses
 from comity_client.profile import Deployment, Profile
 from comity_client.transport import RelayClient
-from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import DeskId, OfficerId
 from comity_protocol.keys import random_bytes
 from comity_protocol.limits import STRETCH_MEMORY_BYTES_MIN, STRETCH_OPS_MIN
@@ -46,18 +43,8 @@ DESKS: Final = (
 )
 _CUSTODIANS: Final = 3
 _THRESHOLD: Final = 2
-_READY_SECONDS_MAX: Final = 30
-_STOP_SECONDS_MAX: Final = 10
-_TAIL_CHARACTERS: Final = 500
 _FLOOR: Final = Cost(STRETCH_OPS_MIN, STRETCH_MEMORY_BYTES_MIN)
 """Key stores of a demonstration live for a minute: the floor is enough, and fast."""
-
-
-class StageError(ComityError):
-    """A process of the demonstration did not start."""
-
-    code = "demo"
-    remedy = "look at the lines above; is comity[server] installed?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +56,7 @@ class Stage:
         url: Address of the relay.
         genesis: The deployment's.
         desks: Open desks by party code, the secretariat included.
-        data: The relay's folder: database, keys, and what it wrote to its log output.
+        data: The relay's folder: database, keys, signer state.
     """
 
     folder: Path
@@ -87,18 +74,22 @@ class Stage:
 @asynccontextmanager
 async def set_up(folder: Path, now: Callable[[], int]) -> AsyncIterator[Stage]:
     """Start witnesses and relay, found the deployment, open the desks; undo it all at the end."""
+    data = folder / "relay"
     async with AsyncExitStack() as stack:
-        data = folder / "relay"
-        keys = await _run("comity_server", "keys", "--data", str(data), "--origin", ORIGIN)
-        witnesses = await _witnesses(stack, folder, keys["vkey"])
+        processes = stack.enter_context(ExitStack())
+        keys = relay_once(data, "keys", "--origin", ORIGIN)
+        names = {
+            f"witness{number}": f"witness{number}.example" for number in range(1, WITNESSES + 1)
+        }
+        witnesses = start_witnesses(processes, folder, names, keys["vkey"])
         custodians = {
             code: tuple(CustodianKey.generate() for _ in range(_CUSTODIANS)) for code, _ in DESKS
         }
         signed = _found(keys, witnesses, custodians)
         genesis_file = folder / "genesis"
         genesis_file.write_bytes(signed.serialize())
-        await _run("comity_server", "init", "--data", str(data), "--genesis", str(genesis_file))
-        relay = await stack.enter_async_context(_relay(data, witnesses))
+        relay_once(data, "init", "--genesis", str(genesis_file))
+        relay = start_relay(processes, data, 0, [witness["address"] for witness in witnesses])
         genesis = parse_genesis(signed.payload)
         enrolment = await _enrol(folder, Deployment(relay, signed.hash), genesis, custodians)
         desks = {
@@ -176,81 +167,3 @@ def _enrolment(genesis: Genesis, desk: DeskId, keys: DeviceKeys) -> Enrolment:
         full=keys.full.public,
         seal=keys.seal.public,
     )
-
-
-async def _witnesses(stack: AsyncExitStack, folder: Path, log_key: str) -> list[dict[str, str]]:
-    """Start all witnesses at once; gives their addresses and keys."""
-    running = [_witness(folder, number, log_key) for number in range(1, WITNESSES + 1)]
-    return list(await asyncio.gather(*(stack.enter_async_context(one) for one in running)))
-
-
-@asynccontextmanager
-async def _witness(folder: Path, number: int, log_key: str) -> AsyncIterator[dict[str, str]]:
-    name = f"witness{number}.example"
-    arguments = ("witness", "--data", str(folder / name), "--name", name, "--log-key", log_key)
-    async with _process("comity_client", arguments, folder / f"{name}.log") as ready:
-        yield ready
-
-
-@asynccontextmanager
-async def _relay(data: Path, witnesses: list[dict[str, str]]) -> AsyncIterator[str]:
-    arguments = ["serve", "--data", str(data), "--port", "0"]
-    for witness in witnesses:
-        arguments += ["--witness", witness["address"]]
-    async with _process("comity_server", tuple(arguments), data / "relay.log") as ready:
-        yield ready["url"]
-
-
-@asynccontextmanager
-async def _process(
-    module: str, arguments: tuple[str, ...], journal: Path
-) -> AsyncIterator[dict[str, str]]:
-    """Run a process until the block ends; gives the line of JSON that it prints when ready."""
-    with journal.open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE, stderr=errors
-        )
-        try:
-            yield await _ready(process, module, journal)
-        finally:
-            with suppress(ProcessLookupError):
-                process.terminate()
-            try:
-                async with asyncio.timeout(_STOP_SECONDS_MAX):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-
-
-async def _run(module: str, *arguments: str) -> dict[str, str]:
-    """Run a process that prints one line of JSON and ends."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE
-    )
-    async with asyncio.timeout(_READY_SECONDS_MAX):
-        output, _ = await process.communicate()
-    if process.returncode:
-        raise StageError(f"{module} {arguments[0]} ended with {process.returncode}")
-    return _line(output)
-
-
-async def _ready(process: asyncio.subprocess.Process, module: str, journal: Path) -> dict[str, str]:
-    assert process.stdout is not None  # noqa: S101  # it was asked for
-    try:
-        async with asyncio.timeout(_READY_SECONDS_MAX):
-            line = await process.stdout.readline()
-    except TimeoutError:
-        line = b""
-    if not line:
-        raise StageError(f"{module} did not start: {_tail(journal)}")
-    return _line(line)
-
-
-def _tail(journal: Path) -> str:
-    return journal.read_text("utf-8", "replace")[-_TAIL_CHARACTERS:]
-
-
-def _line(line: bytes) -> dict[str, str]:
-    value = json.loads(line)
-    return {str(key): str(text) for key, text in value.items()}

@@ -1,10 +1,14 @@
-"""Children of ``comity setup``: programs that say in one line of JSON when they are ready."""
+"""A relay and witnesses on this machine, for trying and for demonstrations.
+
+Each is a process of its own, as in a deployment, and says in one line of JSON when it is ready.
+"""
 
 import json
 import select
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -80,3 +84,45 @@ class Child:
     def _last_words(self) -> str:
         lines = self._log.read_text("utf-8", errors="replace").splitlines()
         return " ".join(lines[-_LOG_LINES:]) or f"no word in {READY_SECONDS_MAX} seconds"
+
+
+def relay_once(data: Path, *arguments: str) -> dict[str, str]:
+    """Run a command of the relay that ends by itself; gives the line that it prints."""
+    child = Child.start("relay", ["comity_server", *arguments, "--data", str(data)], data.parent)
+    try:
+        return child.ready()
+    finally:
+        child.stop()
+
+
+def start_witnesses(
+    stack: ExitStack, folder: Path, names: Mapping[str, str], log_key: str
+) -> list[dict[str, str]]:
+    """Start witnesses side by side until ``stack`` is closed.
+
+    Args:
+        stack: Ends them.
+        folder: Holds a folder and a log for each.
+        names: Key name of each witness by the name of its folder.
+        log_key: Verifier key of the log that they watch.
+
+    Returns:
+        The lines that they print: ``address`` and ``verifier_key``.
+    """
+    children = []
+    for name, key_name in names.items():
+        arguments = ["comity_client", "witness", "--name", key_name]
+        arguments += ["--data", str(folder / name), "--log-key", log_key]
+        children.append(Child.start(name, arguments, folder))
+        stack.callback(children[-1].stop)
+    return [child.ready() for child in children]
+
+
+def start_relay(stack: ExitStack, data: Path, port: int, witnesses: Sequence[str]) -> str:
+    """Start the relay until ``stack`` is closed; gives its address."""
+    arguments = ["comity_server", "serve", "--data", str(data), "--port", str(port)]
+    for address in witnesses:
+        arguments += ["--witness", address]
+    child = Child.start("relay", arguments, data.parent)
+    stack.callback(child.stop)
+    return child.ready()["url"]
