@@ -40,6 +40,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         process.stdout.close()
 
 
+@pytest.mark.timeout(240)  # A dozen processes each: under ten seconds alone, more in company.
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=[path.stem for path in TRANSCRIPTS])
 def test_a_transcript_is_what_happens(
     path: Path, tmp_path: Path, request: pytest.FixtureRequest
