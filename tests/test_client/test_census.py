@@ -25,6 +25,7 @@ async def test_a_log_with_nothing_hidden_is_counted_to_its_end_and_on(pair: Pair
 
 
 async def test_a_hidden_removal_is_found(pair: Pair) -> None:
+    # [B-13]
     world = pair.world
     world.remove(pair.alice.id, [world.active(pair.alice.id)[1]])
     await pair.relay.publish()
