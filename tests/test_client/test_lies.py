@@ -313,14 +313,15 @@ async def test_a_formal_act_without_its_signature_is_refused(pair: Pair) -> None
     assert "formal act is not signed" in str(line.text)
 
 
-async def test_an_act_that_does_not_say_what_is_owed_is_refused_and_yet_receipted(
-    pair: Pair,
-) -> None:
+async def test_an_act_that_does_not_say_what_is_owed_is_refused(pair: Pair) -> None:
     # [B-1] [P-1]
     await send(pair, replace(lead(), text=None))
     await pair.bob.desk.fetch()
 
     assert [line.refused for line in pair.bob.desk.inbox()] == ["P-1"]
+    # [B-7] Nothing is confirmed that could not be opened to something readable.
+    count = pair.bob.desk.state.connection.execute("SELECT count(*) FROM receipts").fetchone()
+    assert count == (0,)
 
 
 async def test_an_act_in_an_unknown_exchange_is_shown_refused(pair: Pair) -> None:
