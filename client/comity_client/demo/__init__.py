@@ -70,8 +70,6 @@ async def _run(shell: Shell, folder: Path) -> report.Outcome:
     )
     async with set_up(folder, shell.now) as stage:
         say("set up", "every desk's keys are stated, signed, logged and witnessed")
-        for desk in stage.desks.values():
-            await desk.sync()
         cases = case_files.read_cases()
         for case in cases:
             shell.hint(f"          case {case.number}: {case.title}")
