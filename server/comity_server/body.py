@@ -66,6 +66,9 @@ async def _read(request: web.Request, bytes_max: int) -> bytes:
             raise Refused("timeout", "the body stopped, or came too slowly") from None
         except (ClientError, HttpProcessingError, web.RequestPayloadError) as error:
             raise Refused("bad-request", "the body is not framed as HTTP") from error
+        except ConnectionError as error:
+            # On a weak line this is an ordinary event, and nobody reads the answer.
+            raise Refused("bad-request", "the connection ended within the body") from error
         if not part:
             return b"".join(parts)
         size += len(part)

@@ -9,6 +9,8 @@ import logging
 from datetime import UTC, datetime
 from typing import Final
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 _LOGGER: Final = logging.getLogger("comity.relay")
 
 Field = str | int | float | bool | None
@@ -38,6 +40,7 @@ def configure(level: int = logging.INFO) -> None:
     handler.setFormatter(JSONFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
 
 
 def event(name: str, /, **fields: Field) -> None:
@@ -53,6 +56,16 @@ def event(name: str, /, **fields: Field) -> None:
 def alarm(name: str, /, error: BaseException | None = None, **fields: Field) -> None:
     """Log something that an operator must look at; docs/OPERATIONS.md says what to do."""
     _LOGGER.error(name, exc_info=error, extra={"fields": fields})
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether the web server's line is about a fault here.
+
+    Anyone who can open a connection can send what is not HTTP, or hang up, as often as they like.
+    It must not fill the disk, nor hide in a flood of lines what an operator has to look at.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | ConnectionError)
 
 
 def _where(error: BaseException) -> str:

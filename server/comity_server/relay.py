@@ -608,6 +608,10 @@ def _resolve(entry: Entry, promise: bytes) -> None:
 
 
 def _fail(batch: Sequence[Entry], error: Exception) -> None:
+    """Refuse a whole batch, as busy when the store could not be asked."""
+    refused = Refused("internal", "the relay could not do it")
+    if isinstance(error, StoreError):
+        refused = Refused("busy", "the store could not be asked", retry_after=2)
     observe.alarm("pipeline-failed", error, rows=len(batch))
     for entry in batch:
-        entry.refuse(Refused("internal", "the relay could not do it"))
+        entry.refuse(refused)

@@ -37,6 +37,7 @@ from comity_server.context import CONTEXT, Context, trace_of
 from comity_server.hub import item_frame, receipt_frame
 from comity_server.problems import Refused, of_error, to_json
 from comity_server.query import require_none
+from comity_server.store import StoreError
 
 WINDOW: Final = 16
 FRAME_BYTES_MAX: Final = UPLOAD_BYTES_MAX + 64
@@ -88,6 +89,11 @@ async def get_socket(request: web.Request) -> web.WebSocketResponse:
         await Session(context, socket, caller, trace_of(request)).serve()
     except Refused as refused:
         await _close(context, socket, refused, trace_of(request))
+    except StoreError as error:
+        # Not left to the middlewares: an answer in HTTP would be garbage in a WebSocket.
+        observe.alarm("store-failed", error, trace=trace_of(request))
+        busy = Refused("busy", "the store could not be asked", retry_after=2)
+        await _close(context, socket, busy, trace_of(request))
     except (ConnectionError, TimeoutError):
         context.metrics.sockets_closed.labels("timeout").inc()
     finally:
