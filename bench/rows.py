@@ -55,7 +55,7 @@ _T_GOALS: Final = {1: 1.5, 16: 2.0}
 
 
 async def throughput_and_cost(effort: Effort) -> list[Figure]:
-    """T and C on both databases, the floors between them."""
+    """T and C on both databases, after the floors."""
     deployment = Deployment.found()
     pools = fill(deployment, effort.frames)
     bare, base, lite, single, many = [], [], [], [], []
