@@ -33,7 +33,12 @@ def sync(shell: Shell, wait: int) -> int:
             sent = await desk.flush()
         with shell.step("receiving"):
             new = await desk.fetch(wait_seconds=wait)
+        with shell.step("counting statements in the log"):
+            # SPEC [B-13]: a relay that hides a removal is found when everything else is done.
+            count = await desk.count_statements()
         return {
+            "entries_counted": count.counted,
+            "entries": count.size,
             "desks": len(desk.directory.desks),
             "sent": len([status for status in sent if status.stage.value == "accepted"]),
             "queued": len([status for status in sent if status.stage.value == "queued"]),
@@ -49,6 +54,11 @@ def sync(shell: Shell, wait: int) -> int:
         *(
             [f"{counts['rejected']} refused by the relay; see `comity outbox`"]
             if counts["rejected"]
+            else []
+        ),
+        *(
+            [f"{counts['entries_counted']} of {counts['entries']} log entries counted; sync again"]
+            if counts["entries_counted"] < counts["entries"]
             else []
         ),
         *([f"{counts['alarms']} alarms; see `comity doctor`"] if counts["alarms"] else []),
