@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from aiohttp import ClientSession, web
@@ -47,36 +48,37 @@ def make_app(context: Context) -> web.Application:
     app = web.Application(middlewares=[middlewares.account, middlewares.problems])
     app[CONTEXT] = context
     app.on_response_prepare.append(middlewares.stamp)
-    get, post = web.get, web.post
+    get = partial(web.get, allow_head=False, expect_handler=middlewares.expect)
+    post = partial(web.post, expect_handler=middlewares.expect)
     app.router.add_routes(
         [
             # The deployment and who is in it.
-            get(wire.GENESIS, statements.get_genesis, allow_head=False),
+            get(wire.GENESIS, statements.get_genesis),
             post(wire.STATEMENTS, statements.post_statement),
-            get(wire.STATEMENTS, statements.get_statements, allow_head=False),
-            get(wire.BOXES, statements.get_boxes, allow_head=False),
+            get(wire.STATEMENTS, statements.get_statements),
+            get(wire.BOXES, statements.get_boxes),
             # Sending.
             post(wire.ENVELOPES, envelopes.post_envelope),
-            get(wire.ENVELOPES + "/{envelope}", envelopes.get_envelope, allow_head=False),
+            get(wire.ENVELOPES + "/{envelope}", envelopes.get_envelope),
             post(wire.RECEIPTS, envelopes.post_receipt),
             # Receiving.
-            get(wire.MAILBOX, mailbox.get_mailbox, allow_head=False),
-            get(wire.RECEIPTS, mailbox.get_receipts, allow_head=False),
-            get(wire.WRAPS + "/{envelope}", envelopes.get_wrap, allow_head=False),
-            get(wire.SOCKET, get_socket, allow_head=False),
+            get(wire.MAILBOX, mailbox.get_mailbox),
+            get(wire.RECEIPTS, mailbox.get_receipts),
+            get(wire.WRAPS + "/{envelope}", envelopes.get_wrap),
+            get(wire.SOCKET, get_socket),
             # The log, for everyone.
-            get(wire.PROOF + "/{index}", log.get_proof, allow_head=False),
-            get(wire.COVERING + "/{index}", log.get_covering, allow_head=False),
-            get(wire.CHECKPOINT, log.get_checkpoint, allow_head=False),
-            get(wire.TILE + "/entries/{place:.+}", log.get_entries, allow_head=False),
-            get(wire.TILE + "/{level:[0-9]+}/{place:.+}", log.get_tile, allow_head=False),
+            get(wire.PROOF + "/{index}", log.get_proof),
+            get(wire.COVERING + "/{index}", log.get_covering),
+            get(wire.CHECKPOINT, log.get_checkpoint),
+            get(wire.TILE + "/entries/{place:.+}", log.get_entries),
+            get(wire.TILE + "/{level:[0-9]+}/{place:.+}", log.get_tile),
             # Health.
-            get(wire.NONCE, health.get_nonce, allow_head=False),
-            get("/livez", health.get_livez, allow_head=False),
-            get("/readyz", health.get_readyz, allow_head=False),
-            get("/metrics", health.get_metrics, allow_head=False),
-            get("/version", health.get_version, allow_head=False),
-            get("/openapi.yaml", health.get_openapi, allow_head=False),
+            get(wire.NONCE, health.get_nonce),
+            get("/livez", health.get_livez),
+            get("/readyz", health.get_readyz),
+            get("/metrics", health.get_metrics),
+            get("/version", health.get_version),
+            get("/openapi.yaml", health.get_openapi),
         ]
     )
     return app

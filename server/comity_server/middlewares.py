@@ -72,6 +72,17 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     return response
 
 
+async def expect(request: web.Request) -> web.StreamResponse | None:
+    """Ask for the body that a client holds back; refuse to promise anything else."""
+    # SPEC [R-12]: the web server's own refusal would be plain text.
+    if request.headers["Expect"].lower() != "100-continue":
+        refused = Refused("bad-request", "the request expects what is not known here")
+        return to_response(refused, trace_of(request))
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0
+    return None
+
+
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     """Put the headers on that every answer carries, the 101 of a WebSocket too."""
     context = request.app[CONTEXT]

@@ -12,7 +12,8 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -321,6 +322,16 @@ async def opened(url: str) -> AsyncIterator[Store]:
 
 def small_world() -> tuple[World, DeskId, DeskId]:
     """Found a deployment with one police desk in each of two States."""
+    world, one, other = _founded()
+    members = {
+        id_: replace(member, secrets=dict(member.secrets)) for id_, member in world.members.items()
+    }
+    return replace(world, statements=list(world.statements), members=members), one, other
+
+
+@cache
+def _founded() -> tuple[World, DeskId, DeskId]:
+    """Draw the keys once for the whole run; each test gets a copy that it may change."""
     world = World.found()
     return world, world.create_desk("XA"), world.create_desk("XB")
 

@@ -191,7 +191,7 @@ async def test_a_body_that_trickles_is_given_up(
     reader, writer = await asyncio.open_connection(host, int(port))
     head = b"POST /v1/statements HTTP/1.1\r\nHost: x\r\nContent-Type: application/cbor\r\n"
     writer.write(head + b"Content-Length: 100\r\n\r\n")
-    answer = asyncio.create_task(reader.read())
+    answer = asyncio.create_task(reader.readline())
     async with asyncio.timeout(10):
         while not answer.done():
             writer.write(b"x")
@@ -217,6 +217,21 @@ async def test_a_body_that_stops_being_http_is_given_up(
     writer.close()
 
     assert answer.startswith((b"HTTP/1.1 408 ", b"HTTP/1.0 400 "))
+
+
+async def test_a_client_that_holds_its_body_back_is_asked_for_it(stand: Stand) -> None:
+    head = b"POST /v1/statements HTTP/1.1\r\nHost: x\r\nContent-Type: application/cbor\r\n"
+    rest = b"Expect: 100-continue\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx"
+    answer = await _raw(stand.relay, head + rest)
+
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 422 ")
+
+
+async def test_a_client_that_expects_something_else_is_refused(stand: Stand) -> None:
+    """[R-12]"""
+    answer = await stand.relay.ask("GET", "/v1/genesis", Expect="a miracle")
+
+    assert (answer.status, answer.code) == (400, "bad-request")
 
 
 async def test_strangers_are_refused_before_their_body_is_read(stand: Stand) -> None:

@@ -184,7 +184,9 @@ async def test_the_signer_never_signs_another_root_for_a_size(
     """[G-3] A database with another past of the same length, and one that grew from it."""
     await _state(store, world, 5)
     await (await _signer(tmp_path / "signer", store)).sign()
-    other = small_world()[0]
+    other = World.found()
+    other.create_desk("XA")
+    other.create_desk("XB")
     async with opened(f"sqlite:///{tmp_path / 'fork.sqlite'}") as fork:
         await _state(fork, other, 5)
         signer = await _signer(tmp_path / "signer", fork)
