@@ -24,6 +24,7 @@ from comity_protocol.statements import Genesis, SignedStatement
 from comity_server import middlewares, observe
 from comity_server.context import CONTEXT, Context
 from comity_server.handlers import envelopes, health, log, mailbox, statements
+from comity_server.keyfiles import check_keys
 from comity_server.log import Log
 from comity_server.members import Members
 from comity_server.metrics import Metrics
@@ -149,18 +150,6 @@ async def running(
             await relay.close()
     finally:
         state.close()
-
-
-def check_keys(genesis: Genesis, log_key: SigningKey, relay_key: FastKey) -> None:
-    """Check that the keys here are those that the founding States named.
-
-    Raises:
-        SettingsError: One is not.
-    """
-    if bytes(log_key.verify_key) != genesis.log_key:
-        raise SettingsError("log key of this folder is not the one that the genesis names")
-    if relay_key.public != genesis.relay_key:
-        raise SettingsError("relay key of this folder is not the one that the genesis names")
 
 
 @asynccontextmanager

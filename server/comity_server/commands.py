@@ -12,11 +12,8 @@ from typing import Final
 
 import click
 
-from comity_server import observe
-from comity_server.app import listening, running
 from comity_server.keyfiles import create_keys, install_genesis, read_genesis, read_keys
 from comity_server.settings import Settings, load
-from comity_server.stores import open_store
 
 Clock = Callable[[], float]
 
@@ -75,11 +72,17 @@ def init(genesis: Path, file: Path | None, **options: object) -> None:
 @click.pass_obj
 def serve(clock: Clock, /, file: Path | None, **options: object) -> None:
     """Serve until SIGTERM or SIGINT, then finish what was begun."""
+    from comity_server import observe
+
     observe.configure()
     asyncio.run(_serve(load(file=file, arguments=options), clock))
 
 
 async def _serve(settings: Settings, clock: Clock) -> None:
+    # Half a second of imports that drawing keys and installing a genesis can do without.
+    from comity_server.app import listening, running
+    from comity_server.stores import open_store
+
     log_key, relay_key = read_keys(settings)
     genesis = read_genesis(settings)
     stop = asyncio.Event()

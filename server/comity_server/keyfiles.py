@@ -11,7 +11,6 @@ from comity_protocol.errors import MalformedError
 from comity_protocol.keys import FastKey
 from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_protocol.statements import Genesis, SignedStatement
-from comity_server.app import check_keys
 from comity_server.settings import Settings, SettingsError
 
 _SEED_BYTES: Final = 32
@@ -54,6 +53,18 @@ def read_keys(settings: Settings) -> tuple[SigningKey, FastKey]:
         SigningKey(_read_secret(settings.log_key_path)),
         FastKey(_read_secret(settings.relay_key_path)),
     )
+
+
+def check_keys(genesis: Genesis, log_key: SigningKey, relay_key: FastKey) -> None:
+    """Check that the keys here are those that the founding States named.
+
+    Raises:
+        SettingsError: One is not.
+    """
+    if bytes(log_key.verify_key) != genesis.log_key:
+        raise SettingsError("log key of this folder is not the one that the genesis names")
+    if relay_key.public != genesis.relay_key:
+        raise SettingsError("relay key of this folder is not the one that the genesis names")
 
 
 def install_genesis(settings: Settings, file: Path) -> Genesis:
