@@ -119,7 +119,7 @@ async def kill_loop(
     *,
     kills: int,
     database: str = "",
-    alive_seconds_max: float = 0.6,
+    alive_seconds_max: float = 0.4,
     kill_database: Callable[[], None] | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
