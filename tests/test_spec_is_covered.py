@@ -174,7 +174,7 @@ def test_the_law_writes_out_every_profile() -> None:
         everybody = {one.value for one in Authority}
         named = {"secretariat"} if opened_by.startswith("any") else everybody - fields_of(opened_by)
         assert profile.kind.name.lower() == key
-        assert {one.value for one in profile.initiators} == everybody - named
+        assert {one.value for one in profile.authorities} == everybody - named
         assert {one.value for one in profile.signed} == fields_of(signed) - {"none"}
         assert profile.opens is Event(event)
         assert {

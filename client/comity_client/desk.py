@@ -455,6 +455,7 @@ class Desk:
         if row is None:
             return self._read_queued(envelope)
         core_bytes, signature, body, audit, wrap, index = row
+        # SPEC [E-8]: nothing is opened before its core is verified.
         core = verify_core(core_bytes, signature, self.directory, index=index)
         return self._open(Parts(core=core, body=body, audit=audit, wrap=wrap), index)
 

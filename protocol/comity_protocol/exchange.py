@@ -12,9 +12,10 @@ Rules:
 * [X-3] Only the two desks of the exchange act in it, each in its own role.
 * [X-4] An act is legal only where the table has a row for it.
 * [X-5] An act names as head an act of this exchange that stands before it.
-* [X-6] A formal exchange is opened only by an authority that its profile admits.
+* [X-6] An exchange is opened, and its formal acts are sent, by authorities that its profile admits.
 * [X-7] Acts are sealed to the key kind of their profile.
-* [X-8] Where the profile says so, a refusal follows a consultation about it (UNTOC art. 18(26)).
+* [X-8] Where the profile says so, a refusal follows the responder's consultation about it
+  (UNTOC art. 18(26)).
 """
 
 from dataclasses import dataclass, replace
@@ -178,6 +179,7 @@ def apply(exchange: Exchange | None, step: Step) -> Exchange:
         raise RefusedError("X-7", "act is sealed to the wrong kind of key")
     if step.record.profile is not None:
         raise RefusedError("X-1", "a later act names a procedure")
+    _check_authority(exchange.profile, step)
     _check_consulted(exchange, step.record.event)
     return _advance(exchange, step, row)
 
@@ -203,7 +205,7 @@ def _open(step: Step) -> Exchange:
     if profile is None or record.event is not profile.opens or record.head is not None:
         raise RefusedError("X-1", "exchange does not begin with an opening act")
     # SPEC [X-6] [P-2]: opened only by an authority that the profile admits.
-    if step.authority not in profile.initiators:
+    if step.authority not in profile.authorities:
         raise RefusedError("X-6", f"a {step.authority.value} desk may not open a {profile.title}")
     if step.kind is not profile.kind:
         raise RefusedError("X-7", "act is sealed to the wrong kind of key")
@@ -241,6 +243,15 @@ def _find_row(state: State, event: Event, side: By, profile: Profile) -> Row:
     )
 
 
+def _check_authority(profile: Profile, step: Step) -> None:
+    # SPEC [X-6]: formal acts are sent by authorities that the profile admits.
+    event = step.record.event
+    if event in profile.signed and step.authority not in profile.authorities:
+        raise RefusedError(
+            "X-6", f"a {step.authority.value} desk may not {event.value} a {profile.title}"
+        )
+
+
 def _check_consulted(exchange: Exchange, event: Event) -> None:
     # SPEC [X-8]: where the profile says so, a refusal follows a consultation about it.
     if event is Event.REFUSE and not _has_consulted(exchange):
@@ -249,7 +260,9 @@ def _check_consulted(exchange: Exchange, event: Event) -> None:
 
 def _has_consulted(exchange: Exchange) -> bool:
     return not exchange.profile.consults_before_refusal or any(
-        step.record.event is Event.CONSULT and step.record.topic == "REFUSE"
+        step.record.event is Event.CONSULT
+        and step.record.topic == "REFUSE"
+        and step.sender == exchange.responder
         for step in exchange.steps
     )
 

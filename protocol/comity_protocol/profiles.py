@@ -6,7 +6,7 @@ as in ``acts.Act``.
 Rules:
 
 * [P-1] An act says every field that its profile demands of its event, and none without meaning.
-* [P-2] Only the profile's authority types may open an exchange under it.
+* [P-2] Only the profile's authority types may open an exchange under it or send a formal act.
 * [P-3] Urgency above U0 and a wished date come with their reasons (UNTOC art. 18(24)).
 """
 
@@ -36,7 +36,7 @@ class Profile:
         title: What people call it, in English.
         anchor: The rule of law it follows.
         kind: The key that its acts are sealed to.
-        initiators: Authority types that may open an exchange.
+        authorities: Authority types that may open an exchange and send its formal acts.
         opens: The event that opens it.
         signed: Events that carry the composite signature of the officer's device.
         must: What each event must say: field -> why, with the rule that demands it.
@@ -48,7 +48,7 @@ class Profile:
     title: str
     anchor: str
     kind: Kind
-    initiators: frozenset[Authority]
+    authorities: frozenset[Authority]
     opens: Event
     signed: frozenset[Event]
     must: Mapping[Event, Mapping[str, str]]
@@ -83,7 +83,7 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
                 title="informal lead",
                 anchor="UNTOC art. 27(1), 18(4)",
                 kind=Kind.LEAD,
-                initiators=_ANYBODY,
+                authorities=_ANYBODY,
                 opens=Event.LEAD,
                 signed=frozenset(),
                 must={Event.LEAD: {"text": "what the lead is"}, **_REPLIES_MUST},
@@ -95,7 +95,7 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
                 title="mutual legal assistance",
                 anchor="UNTOC art. 18",
                 kind=Kind.FILE,
-                initiators=frozenset(
+                authorities=frozenset(
                     {Authority.PROSECUTION, Authority.CENTRAL_AUTHORITY, Authority.COURT}
                 ),
                 opens=Event.REQUEST,

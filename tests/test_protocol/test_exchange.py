@@ -267,10 +267,38 @@ def test_only_the_right_authority_opens_an_exchange(code: str, authority: Author
     profile = PROFILES[code]
     step = _step(OPENINGS[code], 1, authority=authority)
 
-    if authority in profile.initiators:
+    if authority in profile.authorities:
         assert apply(None, step).profile is profile
     else:
         _refuse(None, step, "X-6", f"a {authority.value} desk may not open a {profile.title}")
+
+
+@pytest.mark.parametrize("authority", list(Authority))
+def test_only_the_right_authority_answers_a_formal_request(authority: Authority) -> None:
+    """[X-6] [P-2] A police desk may acknowledge a formal request, and not answer it."""
+    exchange = _acknowledged()
+    step = _reply(exchange, Event.ANSWER, By.RESPONDER, authority=authority)
+
+    if authority in exchange.profile.authorities:
+        assert apply(exchange, step).state is State.ANSWERED
+    else:
+        message = f"a {authority.value} desk may not answer a mutual legal assistance"
+        _refuse(exchange, step, "X-6", message)
+
+
+def test_a_consultation_that_only_the_initiator_begins_permits_no_refusal() -> None:
+    """[X-8] UNTOC art. 18(26): the duty to consult is the requested State's."""
+    exchange = _acknowledged()
+    cost = _reply(exchange, Event.CONSULT, By.RESPONDER, says={"topic": "COST"})
+    exchange = apply(exchange, cost)
+    exchange = apply(exchange, _reply(exchange, Event.CONSULT, By.INITIATOR))
+
+    _refuse(
+        exchange,
+        _reply(exchange, Event.REFUSE, By.RESPONDER),
+        "X-8",
+        "refusal without the consultation that is owed before it",
+    )
 
 
 @pytest.mark.parametrize("code", PROFILES)

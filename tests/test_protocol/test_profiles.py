@@ -150,12 +150,12 @@ def test_a_wished_date_needs_a_reason() -> None:
 
 def test_only_an_authority_of_justice_opens_a_formal_request() -> None:
     """[P-2] UNTOC art. 18(13)"""
-    assert PROFILES["untoc18"].initiators == {
+    assert PROFILES["untoc18"].authorities == {
         Authority.PROSECUTION,
         Authority.CENTRAL_AUTHORITY,
         Authority.COURT,
     }
-    assert PROFILES["lead"].initiators == frozenset(Authority) - {Authority.SECRETARIAT}
+    assert PROFILES["lead"].authorities == frozenset(Authority) - {Authority.SECRETARIAT}
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.code)
