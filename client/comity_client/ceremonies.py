@@ -454,4 +454,4 @@ def _letting_in(genesis: Genesis, desk: Desk, role: Role) -> Need:
 
 def _check_size(data: bytes, bytes_max: int) -> None:
     if len(data) > bytes_max:
-        raise MalformedError(f"file is {len(data):,} bytes, at most {bytes_max:,}")
+        raise MalformedError(f"file is {len(data):,} bytes, expected at most {bytes_max:,}")

@@ -254,7 +254,9 @@ class Ceremony:
             VerificationError: A signature in it does not hold.
         """
         if len(data) > FILE_BYTES_MAX:
-            raise MalformedError(f"file is {len(data):,} bytes, at most {FILE_BYTES_MAX:,}")
+            raise MalformedError(
+                f"file is {len(data):,} bytes, expected at most {FILE_BYTES_MAX:,}"
+            )
         fields = Fields.of(parse(data), "ceremony", {"v", "t", "items"})
         fields.integer("v", low=1, high=1)
         fields.text("t", choices=["ceremony"])

@@ -13,7 +13,8 @@ from comity_protocol.fields import INTEGER_MAX, Fields, array_of, bytes_of, inte
 from comity_protocol.identifiers import ID_BYTES, DeskId, DeviceId, OfficerId
 from comity_protocol.keys import FAST_PUBLIC_BYTES, FULL_PUBLIC_BYTES, SEAL_PUBLIC_BYTES
 from comity_protocol.limits import CHAIN_STATEMENTS_MAX, DEVICES_MAX, NAME_BYTES_MAX
-from comity_protocol.statements import HASH_BYTES, Authority, EpochKeys, Policy, Role
+from comity_protocol.merkle import HASH_BYTES
+from comity_protocol.statements import Authority, EpochKeys, Policy, Role
 
 _FIELDS: Final = ("id", "party", "authority", "policy", "seq", "head", "devices", "epochs")
 

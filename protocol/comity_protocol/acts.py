@@ -24,9 +24,10 @@ from typing import Final
 from comity_protocol import codes
 from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.errors import MalformedError, VerificationError
-from comity_protocol.fields import Fields, array_of, integer_of, prose_of, text_of
+from comity_protocol.fields import Fields, array_of, bytes_of, integer_of, prose_of, text_of
 from comity_protocol.identifiers import ID_BYTES, DeploymentId, DeskId, EnvelopeId, ExchangeId
 from comity_protocol.keys import (
+    FAST_SIGNATURE_BYTES,
     FULL_SIGNATURE_BYTES,
     Context,
     FullKey,
@@ -42,9 +43,9 @@ from comity_protocol.limits import (
     PERSONS_MAX,
     PROSE_BYTES_MAX,
 )
+from comity_protocol.merkle import HASH_BYTES, SIZE_MAX
 
 SALT_BYTES: Final = 32
-_GOSSIP_SIGNATURE_BYTES: Final = 64
 _DATE_BYTES: Final = 10
 _LANGUAGE_BYTES: Final = 2
 _LANGUAGE: Final = re.compile("[a-z]{2}")
@@ -179,7 +180,7 @@ class Act:
             MalformedError: It is not what ``serialize`` gives, or breaks [A-2], [A-3] or [A-4].
         """
         if len(data) > BODY_BYTES_MAX:
-            raise MalformedError(f"act is {len(data):,} bytes, at most {BODY_BYTES_MAX:,}")
+            raise MalformedError(f"act is {len(data):,} bytes, expected at most {BODY_BYTES_MAX:,}")
         fields = Fields.of(parse(data), "act", {"v", "t", "e", "x", "salt"}, {"head", *_FIELDS})
         fields.integer("v", low=1, high=1)
         fields.text("t", choices=["act"])
@@ -245,7 +246,9 @@ class Body:
             MalformedError: It is not what ``serialize`` gives.
         """
         if len(data) > BODY_BYTES_MAX:
-            raise MalformedError(f"body is {len(data):,} bytes, at most {BODY_BYTES_MAX:,}")
+            raise MalformedError(
+                f"body is {len(data):,} bytes, expected at most {BODY_BYTES_MAX:,}"
+            )
         fields = Fields.of(parse(data), "body", {"v", "t", "act"}, {"sig", "cp"})
         fields.integer("v", low=1, high=1)
         fields.text("t", choices=["body"])
@@ -253,9 +256,9 @@ class Body:
         if fields.is_present("cp"):
             size, root, signature = fields.array("cp", low=3, high=3)
             gossip = Gossip(
-                integer_of(size, "gossip, size", high=1 << 62),
-                _bytes(root, "gossip, root", SALT_BYTES),
-                _bytes(signature, "gossip, signature", _GOSSIP_SIGNATURE_BYTES),
+                integer_of(size, "gossip, size", high=SIZE_MAX),
+                bytes_of(root, "gossip, root", length=HASH_BYTES),
+                bytes_of(signature, "gossip, signature", length=FAST_SIGNATURE_BYTES),
             )
         return cls(
             act=fields.bytes("act", low=1, high=BODY_BYTES_MAX),
@@ -407,12 +410,6 @@ def _handling(fields: Fields, name: str) -> object:
         text_of(evidence, "act, evidence", choices=codes.EVIDENCE_USES),
         text_of(onward, "act, onward", choices=codes.ONWARD_USES),
     )
-
-
-def _bytes(value: Value, what: str, length: int) -> bytes:
-    if not isinstance(value, bytes) or len(value) != length:
-        raise MalformedError(f"{what} is not {length} bytes")
-    return value
 
 
 _FIELDS: Final[Mapping[str, tuple[_Writer, _Reader]]] = {

@@ -23,12 +23,9 @@ from comity_protocol.errors import LimitError, MalformedError, VerificationError
 from comity_protocol.fields import Fields, array_of, integer_of, text_of
 from comity_protocol.identifiers import ID_BYTES, EnvelopeId, ExchangeId
 from comity_protocol.keys import KEY_BYTES, is_same_secret
-from comity_protocol.limits import ITEMS_MAX
+from comity_protocol.limits import CODES_MAX, ITEMS_MAX
 from comity_protocol.padding import AUDIT_CLASSES
 from comity_protocol.profiles import PROFILES
-
-_MEASURES_MAX: Final = 16
-"""Measures that a record lists; a request with more kinds says how many items, not which."""
 
 _OPTIONAL: Final = frozenset(
     {"h", "k", "p", "l", "b", "o", "u", "ur", "m", "i", "c", "v", "ch", "t", "g", "r"}
@@ -99,7 +96,9 @@ class AuditRecord:
             MalformedError: It is not what ``serialize`` gives, or holds a value out of no list.
         """
         if len(data) >= AUDIT_CLASSES[-1]:
-            raise MalformedError(f"audit record is {len(data)} bytes, expected below 512")
+            raise MalformedError(
+                f"audit record is {len(data)} bytes, expected below {AUDIT_CLASSES[-1]}"
+            )
         fields = Fields.of(parse(data), "audit record", {"e", "x"}, _OPTIONAL)
 
         def code(name: str, choices: frozenset[str] | tuple[str, ...]) -> str | None:
@@ -111,7 +110,7 @@ class AuditRecord:
                 return ()
             return tuple(
                 text_of(item, f"audit record, {name}", choices=choices)
-                for item in fields.array(name, low=1, high=_MEASURES_MAX)
+                for item in fields.array(name, low=1, high=CODES_MAX)
             )
 
         head = fields.bytes("h", length=ID_BYTES) if fields.is_present("h") else None
@@ -164,7 +163,8 @@ def project(act: Act, head_key: bytes | None) -> AuditRecord:
         offences=act.offences,
         urgency=act.urgency,
         urgency_reason=act.urgency_reason,
-        measures=tuple(measures) if len(measures) <= _MEASURES_MAX else (),
+        # A request with more kinds of measures says how many items, not which.
+        measures=tuple(measures) if len(measures) <= CODES_MAX else (),
         items=len(act.items) or None,
         cases=None if act.cases is None else codes.band(act.cases),
         victims=None if act.victims is None else codes.band(act.victims),

@@ -1,6 +1,6 @@
 """The closed code lists: what may be said to an auditor, because it names nobody.
 
-Codes travel; words stay with the reader, who sees them in his own language. Sources: UNTOC
+Codes travel; words stay with the reader, who sees them in the own language. Sources: UNTOC
 art. 18(3) and 18(21), Directive (EU) 2023/977, Budapest Convention, and the domain's usage.
 """
 

@@ -41,10 +41,8 @@ from comity_protocol.errors import LimitError, MalformedError, VerificationError
 from comity_protocol.fields import Fields, array_of, bytes_of, integer_of
 from comity_protocol.identifiers import ID_BYTES, DeskId, DeviceId, EnvelopeId, short
 from comity_protocol.keys import (
-    BOX_OVERHEAD,
     FAST_SIGNATURE_BYTES,
     KEY_BYTES,
-    SEAL_OVERHEAD,
     Context,
     FastKey,
     SealKey,
@@ -63,18 +61,15 @@ from comity_protocol.limits import (
     BLOBS_MAX,
     BODY_BYTES_MAX,
     CORE_BYTES_MAX,
+    EPOCH_NUMBER_MAX,
     RECIPIENTS_MAX,
+    SEAL_KEYS_CACHED_MAX,
+    SEQ_MAX,
     UPLOAD_BYTES_MAX,
     WRAP_BYTES_MAX,
 )
+from comity_protocol.merkle import HASH_BYTES
 from comity_protocol.padding import pad_audit, pad_body, unpad
-from comity_protocol.statements import HASH_BYTES
-
-SEALED_WRAP_BYTES: Final = KEY_BYTES + SEAL_OVERHEAD
-OWN_WRAP_BYTES: Final = KEY_BYTES + BOX_OVERHEAD
-
-SEAL_KEYS_CACHED_MAX: Final = 16
-"""Own epoch keys kept parsed in memory, where their seeds are anyway."""
 
 _READERS: Final = 2
 """An exchange is bilateral: the own desk and one other read the body."""
@@ -200,7 +195,9 @@ class Core:
             MalformedError: It is not what ``serialize`` gives, or breaks [E-3] or [E-9].
         """
         if len(data) > CORE_BYTES_MAX:
-            raise MalformedError(f"core is {len(data):,} bytes, at most {CORE_BYTES_MAX:,}")
+            raise MalformedError(
+                f"core is {len(data):,} bytes, expected at most {CORE_BYTES_MAX:,}"
+            )
         required = {"v", "t", "id", "from", "dev", "seq", "seen", "b", "a", "to"}
         fields = Fields.of(parse(data), "core", required, {"ref", "blobs"})
         fields.integer("v", low=1, high=1)
@@ -210,7 +207,7 @@ class Core:
             id=EnvelopeId(fields.bytes("id", length=ID_BYTES)),
             sender=DeskId(fields.bytes("from", length=ID_BYTES)),
             device=DeviceId(fields.bytes("dev", length=ID_BYTES)),
-            seq=fields.integer("seq", high=1 << 32),
+            seq=fields.integer("seq", high=SEQ_MAX),
             seen=fields.bytes("seen", length=HASH_BYTES),
             body=_parse_part(fields, "b", BODY_BYTES_MAX),
             audit=_parse_part(fields, "a", AUDIT_BYTES_MAX),
@@ -378,8 +375,8 @@ def seal(
     # SPEC [E-9]: every size has a bound.
     if len(body_ct) > BODY_BYTES_MAX:
         raise LimitError(
-            f"body is {len(body_ct):,} bytes when sealed, at most {BODY_BYTES_MAX:,};"
-            " shorten the text or send it as an attachment"
+            f"body is {len(body_ct):,} bytes when sealed, expected at most {BODY_BYTES_MAX:,};"
+            " shorten the text, or say the rest in another act"
         )
     audit_ct = encrypt(
         audit_key(audit_root(root), envelope_id), Context.AUDIT, envelope_id, pad_audit(audit)
@@ -406,7 +403,9 @@ def parse_upload(data: bytes) -> tuple[Upload, Core]:
     """
     # SPEC [E-9]: every size has a bound.
     if len(data) > UPLOAD_BYTES_MAX:
-        raise MalformedError(f"upload is {len(data):,} bytes, at most {UPLOAD_BYTES_MAX:,}")
+        raise MalformedError(
+            f"upload is {len(data):,} bytes, expected at most {UPLOAD_BYTES_MAX:,}"
+        )
     core, signature, body, audit, wraps = array_of(parse(data), "upload", low=5, high=5)
     upload = Upload(
         core=bytes_of(core, "core", high=CORE_BYTES_MAX),
@@ -630,7 +629,7 @@ def _parse_recipient(item: Value, *, has_wrap: bool) -> Recipient:
     desk, epoch, kind, *wrap = array_of(item, "core, recipient", low=count, high=count)
     return Recipient(
         desk=DeskId(bytes_of(desk, "core, recipient", length=ID_BYTES)),
-        epoch=integer_of(epoch, "core, epoch", low=1, high=1 << 32),
+        epoch=integer_of(epoch, "core, epoch", low=1, high=EPOCH_NUMBER_MAX),
         kind=Kind(integer_of(kind, "core, kind", high=_KIND_MAX)),
         wrap_hash=bytes_of(wrap[0], "core, wrap hash", length=HASH_BYTES) if wrap else None,
     )

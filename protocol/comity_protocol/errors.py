@@ -32,7 +32,7 @@ class ComityError(Exception):
     remedy: ClassVar[str] = "try again, and tell your administrator if it happens a second time"
 
     def __init__(self, message: str) -> None:
-        """Keep the message, which must be safe to show to any member State."""
+        """Keep the message, which must be safe to show to any party."""
         super().__init__(message)
 
 

@@ -87,10 +87,6 @@ class Fields:
         """Read an integer in ``low`` .. ``high``, both included."""
         return integer_of(self.values[name], self._name(name), low=low, high=high)
 
-    def boolean(self, name: str) -> bool:
-        """Read true or false."""
-        return boolean_of(self.values[name], self._name(name))
-
     def text(
         self, name: str, *, bytes_max: int | None = None, choices: Collection[str] = ()
     ) -> str:
@@ -133,13 +129,6 @@ def integer_of(value: Value, what: str, *, low: int = 0, high: int = INTEGER_MAX
         raise _mistyped(value, what, "an integer")
     if not low <= value <= high:
         raise MalformedError(f"{what} is {value}, expected {low} to {high}")
-    return value
-
-
-def boolean_of(value: Value, what: str) -> bool:
-    """Check that a value is true or false."""
-    if not isinstance(value, bool):
-        raise _mistyped(value, what, "true or false")
     return value
 
 

@@ -52,6 +52,11 @@ DEVICES_MAX: Final = 128
 # Statements of one desk's chain: two a day for forty years.
 CHAIN_STATEMENTS_MAX: Final = 30_000
 
+# Highest position of a statement, and number of an epoch, that an object may name. A chain itself
+# ends far below, at CHAIN_STATEMENTS_MAX.
+SEQ_MAX: Final = 1 << 32
+EPOCH_NUMBER_MAX: Final = 1 << 32
+
 # Desks that a policy names as auditors, for each key kind.
 AUDITORS_MAX: Final = 4
 
@@ -74,9 +79,12 @@ HISTORY_DAYS_MAX: Final = 10_957
 # One line of a name or code, in bytes of UTF-8.
 NAME_BYTES_MAX: Final = 128
 
+# Code of a State or organisation, in bytes of ASCII.
+PARTY_BYTES_MAX: Final = 16
+
 # --- Envelopes --------------------------------------------------------------------------------
 
-# Body ciphertext. Larger things are attachments.
+# Body ciphertext. What is longer is said in several acts.
 BODY_BYTES_MAX: Final = 262_144
 
 # Audit ciphertext: the largest class of 512 bytes and its overhead.
@@ -100,6 +108,9 @@ UPLOAD_BYTES_MAX: Final = 281_600
 # Smallest padded body, in bytes; below it the length would tell acts apart.
 BODY_CLASS_BYTES_MIN: Final = 256
 
+# Own epoch keys kept parsed in memory, where their seeds are anyway: a mailbox is opened with few.
+SEAL_KEYS_CACHED_MAX: Final = 16
+
 # Envelopes that one receipt confirms.
 RECEIPT_IDS_MAX: Final = 128
 
@@ -108,6 +119,12 @@ RECEIPT_BYTES_MAX: Final = 2_560
 
 # Seconds within which the relay promises to have an accepted object in the log.
 PROMISE_WITHIN_SECONDS: Final = 60
+
+# A promise's signed bytes: a hash, two numbers and their names are 80.
+PROMISE_BYTES_MAX: Final = 128
+
+# Seconds since 1970 that a promise may name: the year 36812.
+PROMISE_AT_MAX: Final = 1 << 40
 
 # --- Acts -------------------------------------------------------------------------------------
 

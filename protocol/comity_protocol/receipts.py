@@ -12,7 +12,6 @@ Rules:
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
 
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import parse, serialize
@@ -21,13 +20,15 @@ from comity_protocol.errors import MalformedError, VerificationError
 from comity_protocol.fields import Fields, array_of, bytes_of
 from comity_protocol.identifiers import ID_BYTES, DeskId, DeviceId, EnvelopeId, short
 from comity_protocol.keys import FAST_SIGNATURE_BYTES, Context, FastKey, verify_fast
-from comity_protocol.limits import PROMISE_WITHIN_SECONDS, RECEIPT_BYTES_MAX, RECEIPT_IDS_MAX
-from comity_protocol.statements import HASH_BYTES
-
-_WHEN_MAX: Final = 1 << 40
-"""Seconds since 1970 that a promise may name: the year 36812."""
-
-_PROMISE_BYTES_MAX: Final = 128
+from comity_protocol.limits import (
+    PROMISE_AT_MAX,
+    PROMISE_BYTES_MAX,
+    PROMISE_WITHIN_SECONDS,
+    RECEIPT_BYTES_MAX,
+    RECEIPT_IDS_MAX,
+    SEQ_MAX,
+)
+from comity_protocol.merkle import HASH_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,9 @@ class Receipt:
     def parse(cls, payload: bytes) -> "Receipt":
         """Read a receipt's payload; its signature is not verified yet."""
         if len(payload) > RECEIPT_BYTES_MAX:
-            raise MalformedError(f"receipt is {len(payload)} bytes, at most {RECEIPT_BYTES_MAX}")
+            raise MalformedError(
+                f"receipt is {len(payload):,} bytes, expected at most {RECEIPT_BYTES_MAX:,}"
+            )
         names = {"v", "t", "desk", "dev", "seq", "ids", "seen"}
         fields = Fields.of(parse(payload), "receipt", names)
         fields.integer("v", low=1, high=1)
@@ -80,7 +83,7 @@ class Receipt:
         return cls(
             desk=DeskId(fields.bytes("desk", length=ID_BYTES)),
             device=DeviceId(fields.bytes("dev", length=ID_BYTES)),
-            seq=fields.integer("seq", high=1 << 32),
+            seq=fields.integer("seq", high=SEQ_MAX),
             envelopes=envelopes,
             seen=fields.bytes("seen", length=HASH_BYTES),
         )
@@ -195,14 +198,16 @@ def verify_promise(signed: Signed, relay_key: bytes, what: bytes) -> Promise:
 
     Source: PROTOCOL [Q-2].
     """
-    if len(signed.payload) > _PROMISE_BYTES_MAX:
-        raise MalformedError(f"promise is {len(signed.payload)} bytes")
+    if len(signed.payload) > PROMISE_BYTES_MAX:
+        raise MalformedError(
+            f"promise is {len(signed.payload):,} bytes, expected at most {PROMISE_BYTES_MAX}"
+        )
     fields = Fields.of(parse(signed.payload), "promise", {"v", "t", "what", "at", "within"})
     fields.integer("v", low=1, high=1)
     fields.text("t", choices=["promise"])
     promise = Promise(
         what=fields.bytes("what", length=HASH_BYTES),
-        at=fields.integer("at", high=_WHEN_MAX),
+        at=fields.integer("at", high=PROMISE_AT_MAX),
         within=fields.integer("within", low=1, high=PROMISE_WITHIN_SECONDS),
     )
     # SPEC [Q-2]: by the relay key of the genesis, and it names the hash of what was accepted.

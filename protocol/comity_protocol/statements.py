@@ -45,17 +45,19 @@ from comity_protocol.limits import (
     CUSTODIANS_MAX,
     DEVICES_MAX,
     EPOCH_DAYS_MAX,
+    EPOCH_NUMBER_MAX,
     FRESH_HOURS_MAX,
     HISTORY_DAYS_MAX,
     NAME_BYTES_MAX,
+    PARTY_BYTES_MAX,
     PREVIOUS_BOX_BYTES_MAX,
     ROOTS_MAX,
+    SEQ_MAX,
     SIGNATURES_MAX,
     STATEMENT_BYTES_MAX,
     WITNESSES_MAX,
 )
-
-HASH_BYTES: Final = 32
+from comity_protocol.merkle import HASH_BYTES
 
 
 class Authority(Enum):
@@ -525,7 +527,7 @@ def parse_statement(payload: bytes) -> Statement:
     """
     if len(payload) > STATEMENT_BYTES_MAX:
         raise MalformedError(
-            f"statement is {len(payload):,} bytes, at most {STATEMENT_BYTES_MAX:,}"
+            f"statement is {len(payload):,} bytes, expected at most {STATEMENT_BYTES_MAX:,}"
         )
     value = parse(payload)
     kind = value.get("t") if isinstance(value, dict) else None
@@ -536,7 +538,7 @@ def parse_statement(payload: bytes) -> Statement:
     link = Link(
         deployment=DeploymentId(fields.bytes("deployment", length=ID_BYTES)),
         desk=DeskId(fields.bytes("desk", length=ID_BYTES)),
-        seq=fields.integer("seq", high=1 << 32),
+        seq=fields.integer("seq", high=SEQ_MAX),
         previous=fields.bytes("prev", length=HASH_BYTES),
     )
     match kind:
@@ -572,7 +574,7 @@ def _check_type(fields: Fields, kind: str) -> None:
 
 def _party(fields: Fields, name: str) -> str:
     """Read an ISO 3166 code or an organisation's code: upper-case letters, digits and hyphens."""
-    code = fields.text(name, bytes_max=16)
+    code = fields.text(name, bytes_max=PARTY_BYTES_MAX)
     if not code or not all(c.isascii() and (c.isupper() or c.isdigit() or c == "-") for c in code):
         raise MalformedError(f"{fields.what}, {name} is not a State's or organisation's code")
     return code
@@ -613,7 +615,7 @@ def _device(fields: Fields, link: Link) -> DeviceStatement:
 
 def _epoch(fields: Fields) -> EpochKeys:
     return EpochKeys(
-        number=fields.integer("n", low=1, high=1 << 32),
+        number=fields.integer("n", low=1, high=EPOCH_NUMBER_MAX),
         file=fields.bytes("file", length=SEAL_PUBLIC_BYTES),
         lead=fields.bytes("lead", length=SEAL_PUBLIC_BYTES),
         members=_device_ids(fields, "members"),

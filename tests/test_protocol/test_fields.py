@@ -11,7 +11,6 @@ from comity_protocol.fields import (
     INTEGER_MAX,
     Fields,
     array_of,
-    boolean_of,
     bytes_of,
     integer_of,
     map_of,
@@ -28,7 +27,6 @@ def test_fields_give_every_kind_of_value() -> None:
     fields = Fields.of(
         {
             "n": 7,
-            "ok": True,
             "id": b"1234",
             "code": "file",
             "name": "Zoë",
@@ -38,12 +36,11 @@ def test_fields_give_every_kind_of_value() -> None:
             "inner": {"k": 2},
         },
         "letter",
-        required={"n", "ok", "id", "code", "name", "text", "to", "free", "inner"},
+        required={"n", "id", "code", "name", "text", "to", "free", "inner"},
         optional={"late"},
     )
 
     assert fields.integer("n", low=7, high=7) == 7
-    assert fields.boolean("ok") is True
     assert fields.bytes("id", length=4) == b"1234"
     assert fields.bytes("id", low=1, high=9) == b"1234"
     assert fields.text("code", choices={"file", "lead"}) == "file"
@@ -102,11 +99,6 @@ def test_what_is_not_an_integer_is_refused(value: Value) -> None:
 def test_an_integer_outside_its_bounds_is_refused(value: int, low: int, high: int) -> None:
     with pytest.raises(MalformedError, match=f"^n is {value}, expected {low} to {high}$"):
         integer_of(value, "n", low=low, high=high)
-
-
-def test_one_is_not_true() -> None:
-    with pytest.raises(MalformedError, match="ok is of type int, expected true or false"):
-        boolean_of(1, "ok")
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_the_longest_receipt_fits_its_bound(world: World, desk: DeskId) -> None:
 
 def test_an_oversize_receipt_is_refused_before_it_is_parsed() -> None:
     """[E-9]"""
-    with pytest.raises(MalformedError, match="receipt is 2561 bytes, at most 2560"):
+    with pytest.raises(MalformedError, match="receipt is 2,561 bytes, expected at most 2,560"):
         Receipt.parse(bytes(RECEIPT_BYTES_MAX + 1))
 
 

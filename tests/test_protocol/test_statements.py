@@ -192,7 +192,9 @@ def test_a_statement_of_another_version_is_malformed(kind: str) -> None:
 
 def test_an_oversize_statement_is_refused_before_it_is_parsed() -> None:
     """[E-9]"""
-    with pytest.raises(MalformedError, match="statement is 524,289 bytes, at most 524,288"):
+    with pytest.raises(
+        MalformedError, match="statement is 524,289 bytes, expected at most 524,288"
+    ):
         parse_statement(bytes(STATEMENT_BYTES_MAX + 1))
 
 

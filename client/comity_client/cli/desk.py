@@ -224,5 +224,5 @@ def _desks(texts: tuple[str, ...]) -> tuple["DeskId", ...]:
     from comity_protocol.identifiers import DeskId, parse_id
 
     if len(texts) > AUDITORS_MAX:
-        raise click.UsageError(f"{len(texts)} auditors, at most {AUDITORS_MAX}")
+        raise click.UsageError(f"{len(texts)} auditors are named, expected at most {AUDITORS_MAX}")
     return tuple(sorted({DeskId(parse_id(text, "auditor")) for text in texts}))
