@@ -2,8 +2,8 @@
 
 A checkpoint says that the log of some origin has so many leaves and this root. The log signs it;
 witnesses, each of which keeps its own memory, add a cosignature with the time of their own clock.
-The formats are those of C2SP tlog-checkpoint, tlog-cosignature (`cosignature/v1`), tlog-policy,
-tlog-proof and tlog-witness, byte for byte, so that anybody's tools can check ours.
+The formats are those of C2SP tlog-checkpoint, tlog-cosignature (`cosignature/v1`), tlog-proof
+and tlog-witness, byte for byte, so that anybody's tools can check ours.
 
 Here live the formats and their checks, without clock, network or storage. Proofs themselves are
 computed and checked in `merkle`; the witness is a program of the client.
@@ -60,9 +60,6 @@ COSIGNED_TIME_MAX: Final = 253_402_300_799
 TIME_BYTES: Final = 8
 PROOF_HEADER: Final = "c2sp.org/tlog-proof@v1"
 SIZE_CONTENT_TYPE: Final = "text/x.tlog.size"
-
-_POLICY_GROUP: Final = "witnesses"
-_POLICY_RESERVED: Final = frozenset({"none", _POLICY_GROUP})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,59 +287,6 @@ def verify_quorum(note: bytes, log: VerifierKey, quorum: Quorum) -> WitnessedChe
     )
 
 
-@dataclass(frozen=True, slots=True)
-class TrustPolicy:
-    """What a client pins: one log and the quorum of its witnesses.
-
-    Raises:
-        ValueError: the log's key is of the wrong type or among the witnesses, or a witness has a
-            name that the policy text reserves.
-    """
-
-    log: VerifierKey
-    quorum: Quorum
-
-    def __post_init__(self) -> None:
-        _require_type(self.log, KeyType.ED25519)
-        _require_independent(self.log, self.quorum)
-        if not _POLICY_RESERVED.isdisjoint(witness.name for witness in self.quorum.witnesses):
-            raise ValueError("witness has a name that policies reserve")
-
-    def serialize(self) -> str:
-        """Return the policy in the text form of C2SP tlog-policy."""
-        keys = self.quorum.witnesses
-        names = " ".join(key.name for key in keys)
-        return "".join(
-            [
-                f"log {self.log.serialize()}\n",
-                *(f"witness {key.name} {key.serialize()}\n" for key in keys),
-                f"group {_POLICY_GROUP} {self.quorum.threshold} {names}\n",
-                f"quorum {_POLICY_GROUP}\n",
-            ]
-        )
-
-    @classmethod
-    def parse(cls, text: str) -> "TrustPolicy":
-        """Read a policy, which must be written exactly as `serialize` writes it.
-
-        Other forms of C2SP tlog-policy, such as nested groups, are refused: a client that
-        understands half of a policy must not trust by it.
-
-        Raises:
-            MalformedError: it is written in another way, or says something impossible.
-        """
-        lines = [line.split(" ") for line in text.split("\n")]
-        try:
-            log = VerifierKey.parse(lines[0][1])
-            keys = tuple(VerifierKey.parse(line[2]) for line in lines[1:-3])
-            policy = cls(log, Quorum(parse_decimal(lines[-3][2], "threshold"), keys))
-        except (IndexError, ValueError) as error:
-            raise MalformedError(f"policy is not usable: {error}") from error
-        if policy.serialize() != text:
-            raise MalformedError("policy is not one log, its witnesses, one group and its quorum")
-        return policy
-
-
 # Proofs that a stranger can check without any relay.
 
 
@@ -512,9 +456,6 @@ def parse_witness_answer(
     ):
         return KnownSize(parse_decimal(decode_text(body, "answer")[:-1], "known size"))
     return Refused(status)
-
-
-# Helpers.
 
 
 def _open(note: Note, log: VerifierKey) -> Checkpoint:

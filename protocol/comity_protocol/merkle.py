@@ -207,22 +207,11 @@ def plan_consistency(old_size: int, new_size: int) -> ProofPlan:
     return _plan(_consistency_ranges(old_size, new_size) if old_size else [])
 
 
-def plan_root(size: int) -> ProofPlan:
-    """Plan the computation of one root; `prove` then returns just that hash.
-
-    Raises:
-        ValueError: the tree has no leaves, so that nothing needs to be read.
-    """
-    if not 1 <= size <= SIZE_MAX:
-        raise ValueError(f"tree size is {size}, expected 1 to 2**63 - 1")
-    return _plan([(0, size)])
-
-
 def prove(plan: ProofPlan, hashes: Sequence[Sequence[bytes]]) -> tuple[bytes, ...]:
     """Compute a planned proof.
 
     Args:
-        plan: what `plan_inclusion`, `plan_consistency` or `plan_root` returned.
+        plan: what `plan_inclusion` or `plan_consistency` returned.
         hashes: for each of `plan.reads`, in its order, the tile hashes read.
 
     Returns:
@@ -364,9 +353,6 @@ def _verify_growth(
         raise VerificationError(f"consistency proof does not lead to the root of size {old_size}")
     if new_computed != new_root:
         raise VerificationError(f"consistency proof does not lead to the root of size {new_size}")
-
-
-# Helpers.
 
 
 def _skip_lone_levels(position: int, last: int) -> tuple[int, int]:

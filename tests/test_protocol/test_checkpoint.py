@@ -18,7 +18,6 @@ from comity_protocol.checkpoint import (
     LogProof,
     Quorum,
     Refused,
-    TrustPolicy,
     WitnessAnswer,
     WitnessedCheckpoint,
     add_signatures,
@@ -414,73 +413,8 @@ def test_a_quorum_that_does_not_protect_cannot_be_made(
 def test_a_log_is_not_its_own_witness() -> None:
     own = VerifierKey("own.example", KeyType.COSIGNATURE_V1, LOG.public_key)
 
-    for make in (lambda: verify_quorum(NOTE, LOG, Quorum(1, (own,))), lambda: policy_of(own)):
-        with pytest.raises(ValueError, match="key of the log is among its witnesses"):
-            make()
-
-
-# Policies.
-
-POLICY = TrustPolicy(LOG, QUORUM)
-
-
-def policy_of(witness: VerifierKey) -> TrustPolicy:
-    return TrustPolicy(LOG, Quorum(1, (witness,)))
-
-
-def test_a_policy_is_written_as_the_specification_says() -> None:
-    keys = [witness.serialize() for witness in WITNESSES[:2]]
-
-    assert TrustPolicy(LOG, Quorum(2, WITNESSES[:2])).serialize() == (
-        f"log {LOG.serialize()}\n"
-        f"witness witness.example/w1 {keys[0]}\n"
-        f"witness witness.example/w2 {keys[1]}\n"
-        "group witnesses 2 witness.example/w1 witness.example/w2\n"
-        "quorum witnesses\n"
-    )
-
-
-def test_a_policy_is_read_back_as_it_was_written() -> None:
-    assert TrustPolicy.parse(POLICY.serialize()) == POLICY
-
-
-TEXT = POLICY.serialize()
-LINES = TEXT.splitlines(keepends=True)
-HOSTILE_POLICIES = {
-    "nothing": ("", "not usable"),
-    "log alone": (LINES[0], "not usable"),
-    "no log": ("".join(LINES[1:]), "no key id|not one log|not usable"),
-    "two logs": (LINES[0] + TEXT, "no key id|not usable"),
-    "no quorum line": ("".join(LINES[:-1]), "threshold is not"),
-    "quorum none": (TEXT.replace("quorum witnesses", "quorum none"), "not one log"),
-    "two quorums": (TEXT + LINES[-1], "no key id|not usable|threshold"),
-    "any of them": (TEXT.replace("witnesses 3 ", "witnesses any "), "threshold is not"),
-    "more than all": (TEXT.replace("witnesses 3 ", "witnesses 6 "), "quorum is 6 of 5"),
-    "leading zero": (TEXT.replace("witnesses 3 ", "witnesses 03 "), "threshold is not"),
-    "a witness outside the group": (TEXT.replace(" witness.example/w5\n", "\n"), "not one log"),
-    "a witness under another name": (TEXT.replace("witness witness.", "witness w.", 1), "not one"),
-    "one witness twice": ("".join([*LINES[:2], LINES[1], *LINES[3:]]), "twice in the quorum"),
-    "a comment": (f"# policy\n{TEXT}", "no key id"),
-    "a tab": (TEXT.replace("log ", "log\t"), "not usable"),
-    "no final newline": (TEXT[:-1], "no key id|not usable|threshold"),
-    "carriage returns": (TEXT.replace("\n", "\r\n"), "base64"),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE_POLICIES)
-def test_a_policy_in_another_form_is_refused(name: str) -> None:
-    text, message = HOSTILE_POLICIES[name]
-
-    with pytest.raises(MalformedError, match=message):
-        TrustPolicy.parse(text)
-
-
-def test_a_policy_with_keys_of_the_wrong_kind_cannot_be_made() -> None:
-    with pytest.raises(ValueError, match="is of type 4, expected 1"):
-        TrustPolicy(WITNESSES[0], QUORUM)
-    for name in ("none", "witnesses"):
-        with pytest.raises(ValueError, match="witness has a name that policies reserve"):
-            policy_of(VerifierKey(name, KeyType.COSIGNATURE_V1, WITNESSES[0].public_key))
+    with pytest.raises(ValueError, match="key of the log is among its witnesses"):
+        verify_quorum(NOTE, LOG, Quorum(1, (own,)))
 
 
 # Proofs for strangers.

@@ -27,7 +27,6 @@ from comity_protocol.merkle import (
     node_hash,
     plan_consistency,
     plan_inclusion,
-    plan_root,
     prove,
     verify_consistency,
     verify_inclusion,
@@ -193,15 +192,6 @@ def test_every_proof_is_the_one_that_the_definition_gives(size: int) -> None:
         verify_consistency(old, defined_root(leaves[:old]), size, root, proof)
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 255, 256, 257, 700])
-def test_the_root_of_any_size_follows_from_tile_hashes(size: int) -> None:
-    plan = plan_root(size)
-
-    roots = prove(plan, [READ(read.level, read.start, read.count) for read in plan.reads])
-
-    assert roots == (defined_root(LEAVES[:size]),)
-
-
 @pytest.mark.long
 def test_every_proof_holds_in_a_tree_of_three_tile_levels() -> None:
     size = 70_000
@@ -335,7 +325,7 @@ def test_a_plan_reads_each_tile_once_and_never_beyond_the_tree() -> None:
 def test_a_proof_in_a_tree_of_any_size_needs_few_reads(size: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, size - 1))
 
-    for plan in (plan_inclusion(index, size), plan_consistency(index, size), plan_root(size)):
+    for plan in (plan_inclusion(index, size), plan_consistency(index, size)):
         assert len(plan.reads) <= 2 * (size.bit_length() // 8 + 1)
         assert len(plan.ranges) <= size.bit_length() + 1
         for read in plan.reads:
@@ -354,8 +344,6 @@ def test_a_proof_in_a_tree_of_any_size_needs_few_reads(size: int, data: st.DataO
         (plan_consistency, (-1, 5)),
         (plan_consistency, (6, 5)),
         (plan_consistency, (5, SIZE_MAX + 1)),
-        (plan_root, (0,)),
-        (plan_root, (SIZE_MAX + 1,)),
     ],
 )
 def test_a_plan_outside_the_tree_is_the_callers_mistake(
@@ -369,15 +357,15 @@ def test_a_plan_outside_the_tree_is_the_callers_mistake(
     ("runs", "message"),
     [
         ([], "0 runs of hashes given, expected 1"),
-        ([LEAVES[:3]], "3 hashes given, expected 4"),
-        ([[HASH, HASH, HASH, b""]], "hash is 0 bytes"),
+        ([LEAVES[:7]], "7 hashes given, expected 8"),
+        ([[*LEAVES[:7], b""]], "hash is 0 bytes"),
     ],
 )
 def test_hashes_that_were_not_asked_for_make_no_proof(
     runs: Sequence[Sequence[bytes]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        prove(plan_root(4), runs)
+        prove(plan_inclusion(4, 8), runs)
 
 
 # [L-2] A proof that is too short, too long or for an index outside the tree is refused.
