@@ -73,24 +73,29 @@ class SignerState:
             raise SignerError("signer's file is another log's; give each log its own")
 
     def read(self) -> Frontier:
-        """Give what was signed last."""
-        with self._lock:
-            (frontier,) = self._connection.execute("SELECT frontier FROM signer").fetchone()
+        """Give what was signed last.
+
+        Raises:
+            SignerError: The file cannot be read.
+        """
+        (frontier,) = self._execute("SELECT frontier FROM signer").fetchone()
         return Frontier.parse(frontier)
 
     def replace(self, old: Frontier, new: Frontier) -> None:
         """Remember ``new``, durably, if what is remembered is still ``old``.
 
         Raises:
-            SignerError: Another process signed meanwhile.
+            SignerError: Another process signed meanwhile, or the file cannot be written, as when
+                the disk is full; then nothing changed and nothing is signed.
         """
         # SPEC [G-2]: its state is durable before it signs. SQLite has flushed the file and its
         # folder when this returns.
-        with self._lock:
-            changed = self._connection.execute(
-                "UPDATE signer SET frontier = ? WHERE frontier = ? AND origin = ?",
-                (new.serialize(), old.serialize(), self._origin),
-            )
+        changed = self._execute(
+            "UPDATE signer SET frontier = ? WHERE frontier = ? AND origin = ?",
+            new.serialize(),
+            old.serialize(),
+            self._origin,
+        )
         if changed.rowcount != 1:
             raise SignerError("another process has signed with this state; run only one signer")
 
@@ -98,6 +103,14 @@ class SignerState:
         """Close the file."""
         with self._lock:
             self._connection.close()
+
+    def _execute(self, query: str, *values: bytes | str) -> sqlite3.Cursor:
+        # A full disk must not end the relay: nothing is signed until there is room again.
+        try:
+            with self._lock:
+                return self._connection.execute(query, values)
+        except sqlite3.Error as error:
+            raise SignerError(f"signer's file cannot be used: {error}") from error
 
 
 class Signer:
