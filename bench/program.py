@@ -29,7 +29,7 @@ def version_milliseconds() -> float:
 
 
 def installed_megabytes(extra: str | None) -> float:
-    """Size of what ``pip install comity`` puts on the disk here, compiled modules left out.
+    """Size of what the plain install puts on the disk here, compiled modules left out.
 
     Args:
         extra: ``server`` for the relay's; None for the light client's.

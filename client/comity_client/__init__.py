@@ -1,1 +1,1 @@
-"""What runs at a desk: the library, the command line, the local pages, the auditor, the witness."""
+"""What runs at a desk: the library, the command line, the auditor, the witness."""

@@ -11,12 +11,12 @@ Rules:
 * [W-4] a witness whose state is lost never cosigns with that key again.
 
 What cannot be seen from here: that the whole folder was put back from a backup. Therefore a witness
-is never restored. It is started anew, with a new key in the next policy.
+is never restored. The genesis fixes the witnesses, so a lost one stays lost; a quorum leaves room
+for that.
 """
 
 import os
 import sqlite3
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from typing import ClassVar, Final
 
 from nacl.signing import SigningKey
 
+from comity_client.files import is_private, sync_folder
 from comity_protocol.errors import ComityError, MalformedError
 from comity_protocol.limits import WITNESS_EVIDENCE_MAX, WITNESS_LOCK_SECONDS_MAX
 from comity_protocol.signed_note import KeyType, VerifierKey, decode_base64, encode_base64
@@ -60,8 +61,8 @@ class WitnessStateError(ComityError):
 
     code = "witness-state-lost"
     remedy: ClassVar[str] = (
-        "start a new witness in an empty folder and have its new key put into the policy; "
-        "never bring this key back from a backup"
+        "never bring this key or its memory back from a backup; tell the relay's operator that this"
+        " witness is lost: the others of the quorum go on"
     )
 
 
@@ -280,16 +281,12 @@ def _write_key(path: Path, key: WitnessKey) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _read_key(path: Path, name: str) -> WitnessKey:
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if not is_private(file.fileno()):
             raise WitnessStateError(f"{path.name} can be read by others, expected mode 600")
         text = file.read(_KEY_BYTES_MAX).decode("utf-8", "replace")
     head = f"{_KEY_PREFIX}{name}+"

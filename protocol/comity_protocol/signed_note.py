@@ -20,7 +20,6 @@ Rules:
 * low-order and non-canonical Ed25519 keys are refused, because verifiers disagree about them.
 """
 
-import binascii
 import re
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ class VerifierKey:
         return sha256(named).digest()[:KEY_ID_BYTES]
 
     def serialize(self) -> str:
-        """Return the text form `name+key id+base64`, as pinned in policies and bundles."""
+        """Return the text form `name+key id+base64`, as operators hand it to each other."""
         material = encode_base64(bytes([self.type]) + self.public_key)
         return f"{self.name}+{self.key_id.hex()}+{material}"
 
@@ -210,7 +209,7 @@ def decode_base64(text: str, what: str) -> bytes:
     # SPEC [L-4]: only canonical numbers and base64.
     try:
         data = b64decode(text, validate=True)
-    except (ValueError, binascii.Error) as error:
+    except ValueError as error:
         raise MalformedError(f"{what} is not base64") from error
     if not data or encode_base64(data) != text:
         raise MalformedError(f"{what} is not canonical base64")

@@ -20,8 +20,8 @@ def main() -> None:
     """Run the command."""
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         sys.exit(
-            f"comity-relay needs {', '.join(missing)}; install the relay with"
-            " pip install 'comity[server]'"
+            f"comity-relay needs {', '.join(missing)}; install the relay, in the folder of the"
+            " source, with  pip install '.[server]'"
         )
     # Not before: without the extra, importing it would fail with a traceback.
     commands = importlib.import_module("comity_server.commands")

@@ -671,7 +671,7 @@ def test_a_witness_that_must_not_start_says_why(
     lose_state(tmp_path)
 
     assert main(arguments(tmp_path), lambda: NOW) == 1
-    assert "witness.sqlite3 is missing or unreadable; start a new" in capsys.readouterr().err
+    assert "witness.sqlite3 is missing or unreadable; never bring" in capsys.readouterr().err
 
 
 def test_a_witness_that_cannot_listen_says_why(

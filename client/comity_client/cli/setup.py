@@ -78,7 +78,9 @@ def setup(shell: Shell, folder: Path, count: int) -> None:
     It runs until Ctrl-C. Run it again with the same FOLDER to go on.
     """
     if find_spec("comity_server") is None or find_spec("sqlalchemy") is None:
-        raise ChildError("the relay is not installed; run  pip install 'comity[server]'")
+        raise ChildError(
+            "the relay is not installed; run, in the folder of the source,  pip install '.[server]'"
+        )
     place = Place(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
