@@ -316,9 +316,7 @@ def test_without_its_extra_the_relay_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(__main__, "_NEEDED", ("sqlalchemy", "no_such_package"))
 
-    with pytest.raises(
-        SystemExit, match=r"needs no_such_package; .*pip install 'comity\[server\]'"
-    ):
+    with pytest.raises(SystemExit, match=r"needs no_such_package; .*pip install '\.\[server\]'"):
         __main__.main()
 
 
