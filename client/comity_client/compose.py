@@ -49,7 +49,10 @@ class StaleCheckpointError(ComityError):
     """The newest verified checkpoint is too old to seal against."""
 
     code = "stale-checkpoint"
-    remedy = "synchronise with the relay, then try again: keys may have changed since"
+    remedy = (
+        "synchronise with the relay and check this computer's clock, then try again: keys may have"
+        " changed since"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,11 @@ class Composer:
     ) -> None:
         hours = min(directory.desk(entry.desk).policy.fresh_hours for entry in addressed)
         age = self._now() - newest.sealed_at
+        # With a clock that is behind, every checkpoint would be fresh.
+        if age < -hours * _HOUR:
+            raise StaleCheckpointError(
+                f"newest checkpoint is {-age // _HOUR} hours ahead of this computer's clock [B-4]"
+            )
         # SPEC [B-4]: nothing is sealed against a checkpoint that is older than fresh_hours.
         if age > hours * _HOUR:
             raise StaleCheckpointError(

@@ -322,9 +322,9 @@ class Desk:
         Raises:
             OfflineError, RelayRefusedError, LogForkError, VerificationError: As ``sync``.
         """
-        before = self._last_line()
+        before = self._settled()
         await self._mail.fetch(wait_seconds)
-        return tuple(line for line in self.inbox() if line.counter > before)
+        return tuple(line for line in self.inbox() if line.counter not in before)
 
     # --- Acts: sealed and queued --------------------------------------------------------------
 
@@ -449,7 +449,9 @@ class Desk:
         envelope = self._outbox.current(envelope)
         row = self.state.connection.execute(
             "SELECT core, signature, body, audit, wrap, leaf_index FROM inbox WHERE envelope = ?"
-            " AND is_settled = 1 ORDER BY counter LIMIT 1",
+            " AND is_settled = 1 AND (sealed_at IS NOT NULL OR NOT EXISTS"
+            " (SELECT 1 FROM outbox WHERE outbox.envelope = inbox.envelope))"
+            " ORDER BY sealed_at IS NULL, counter LIMIT 1",
             (envelope,),
         ).fetchone()
         if row is None:
@@ -603,11 +605,9 @@ class Desk:
         ).fetchone()
         return Stage.STORED if stored else Stage.SEALED
 
-    def _last_line(self) -> int:
-        row = self.state.connection.execute(
-            "SELECT max(counter) FROM inbox WHERE is_settled = 1"
-        ).fetchone()
-        return row[0] or 0
+    def _settled(self) -> frozenset[int]:
+        rows = self.state.connection.execute("SELECT counter FROM inbox WHERE is_settled = 1")
+        return frozenset(row[0] for row in rows)
 
 
 def token_maker(profile: Profile, keys: DeviceKeys) -> TokenMaker:

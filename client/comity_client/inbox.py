@@ -22,7 +22,7 @@ from comity_client.state import Newest, State
 from comity_protocol.acts import Gossip
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.envelope import Core, core_hash
+from comity_protocol.envelope import Core, Upload, core_hash
 from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.fields import array_of, integer_of
 from comity_protocol.identifiers import DeskId, EnvelopeId, short
@@ -69,40 +69,60 @@ class Inbox:
         self._opener: Final = opener
         self._own: Final = own
         self._now: Final = now
+        self._device: Final = state.device
 
     @property
-    def last(self) -> int:
-        """The highest counter that is stored; 0 when none is."""
-        row = self._state.connection.execute("SELECT max(counter) FROM inbox").fetchone()
+    def proven(self) -> int:
+        """The highest counter whose envelope is proven to be in the log; 0 when none is.
+
+        The mailbox is read on from here, so that nothing that a relay invents moves the place.
+        """
+        row = self._state.connection.execute(
+            "SELECT max(counter) FROM inbox WHERE sealed_at IS NOT NULL"
+        ).fetchone()
         return row[0] or 0
 
-    def store(self, items: Sequence[Arrived]) -> None:
-        """Store a page as it came, in one transaction."""
-        with self._state.transaction() as connection:
-            last = self.last
+    def store(self, items: Sequence[Arrived], after: int) -> int:
+        """Store a page as it came, in one transaction; give how many are new.
+
+        Args:
+            items: The page.
+            after: The counter after which it was asked for.
+        """
+        new, last = 0, after
+        with self._state.transaction():
             for item in items:
                 # SPEC [B-2]: a gap or a repeated counter is an alarm.
                 if item.counter <= last:
                     self._alarm("repeat", f"relay gave counter {item.counter} again", item)
                     continue
-                if item.counter > last + 1:
-                    text = f"relay left out counter {last + 1} before {item.counter}"
-                    self._alarm("gap", text, item)
+                new += self._store(item, last)
                 last = item.counter
-                connection.execute(
-                    "INSERT INTO inbox (counter, leaf_index, core, signature, body, audit, wrap,"
-                    " counters) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        item.counter,
-                        item.leaf_index,
-                        item.core,
-                        item.signature,
-                        item.body,
-                        item.audit,
-                        item.wrap,
-                        None if item.counters is None else serialize(list(item.counters)),
-                    ),
-                )
+        return new
+
+    def _store(self, item: Arrived, last: int) -> bool:
+        known = self._state.connection.execute(
+            "SELECT sealed_at IS NOT NULL, leaf_index, core, signature, body, audit, wrap, counters"
+            " FROM inbox WHERE counter = ?",
+            (item.counter,),
+        ).fetchone()
+        if known is None:
+            if item.counter > last + 1:
+                text = f"relay left out counter {last + 1} before {item.counter}"
+                self._alarm("gap", text, item)
+        else:
+            is_proven, *parts = known
+            if parts == _parts(item):
+                return False
+            self._alarm("repeat", f"relay gave counter {item.counter} again as another", item)
+            if is_proven:
+                return False
+        self._state.connection.execute(
+            "INSERT OR REPLACE INTO inbox (counter, leaf_index, core, signature, body, audit, wrap,"
+            " counters) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (item.counter, *_parts(item)),
+        )
+        return True
 
     def unsettled(self, below: int, limit: int) -> tuple[Stored, ...]:
         """Give envelopes that are not checked yet and lie below a leaf index, by counter."""
@@ -167,6 +187,7 @@ class Inbox:
         if row.core is not None and refused is None:
             try:
                 self._require_first(row.core, stored)
+                self._require_own(row.core, stored)
                 sealed_at = under.sealed_at
                 content = self._open(row.core, stored, directory)
             except ComityError as error:
@@ -193,6 +214,30 @@ class Inbox:
             self._state.alarm("repeat", text, evidence, self._now())
             raise VerificationError(f"{text} [B-2]")
 
+    def _require_own(self, core: Core, stored: Stored) -> None:
+        """Compare an envelope with what this device sent: under its id, and by its keys."""
+        row = self._state.connection.execute(
+            "SELECT upload FROM outbox WHERE envelope = ?", (core.id,)
+        ).fetchone()
+        if row is not None and Upload.parse(row[0]).core != stored.core:
+            # SPEC [B-5]: sealed is said only of what a checkpoint covers, so another's envelope
+            # must not stand for an own one that a relay dropped.
+            text = f"envelope {short(core.id)} came under the id of one that this device wrote"
+            self._state.alarm("repeat", text, [stored.counter, stored.core], self._now())
+            raise VerificationError(f"{text} [B-5]")
+        if row is None and core.device == self._device and not self._was_replaced(core.id):
+            text = (
+                f"envelope {short(core.id)} was sent with this device's keys and not by this"
+                " profile: it was copied or restored, or somebody has its keys"
+            )
+            self._state.alarm("clone", text, [stored.counter, stored.core], self._now())
+
+    def _was_replaced(self, envelope: EnvelopeId) -> bool:
+        row = self._state.connection.execute(
+            "SELECT 1 FROM replaced WHERE old = ?", (envelope,)
+        ).fetchone()
+        return row is not None
+
     def _keep(
         self,
         stored: Stored,
@@ -203,9 +248,9 @@ class Inbox:
     ) -> None:
         record = content.record if content else None
         self._state.connection.execute(
-            "UPDATE inbox SET is_settled = 1, envelope = ?, sealed_at = ?, refused = ?, text = ?,"
-            " opens = ?, sender = ?, receiver = ?, kind = ?, exchange = ?, event = ?, head = ?,"
-            " profile = ?, topic = ? WHERE counter = ?",
+            "UPDATE inbox SET is_settled = 1, envelope = ?, sealed_at = coalesce(sealed_at, ?),"
+            " refused = ?, text = ?, opens = ?, sender = ?, receiver = ?, kind = ?, exchange = ?,"
+            " event = ?, head = ?, profile = ?, topic = ? WHERE counter = ?",
             (
                 core.id if core else None,
                 sealed_at,
@@ -248,6 +293,18 @@ def leaf_of(stored: Stored, core: Core, counters: Sequence[int], own: DeskId) ->
     if len(counters) != len(desks) or counters[desks.index(own)] != stored.counter:
         raise VerificationError("envelope has another counter in the log than in the mailbox [B-2]")
     return envelope_leaf(core_hash(stored.core), counters)
+
+
+def _parts(item: Arrived) -> list[int | bytes | None]:
+    return [
+        item.leaf_index,
+        item.core,
+        item.signature,
+        item.body,
+        item.audit,
+        item.wrap,
+        None if item.counters is None else serialize(list(item.counters)),
+    ]
 
 
 def _rule_of(error: ComityError) -> str:

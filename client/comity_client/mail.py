@@ -100,15 +100,14 @@ class Mail:
 
     async def _drain(self, wait: int) -> bool:
         """Store what is new in the mailbox; give whether there was anything."""
-        before = self._inbox.last
+        after, new = self._inbox.proven, 0
         for _ in range(PAGES_MAX):
-            page = await self._relay.mailbox(self._inbox.last, wait=wait)
-            if not page or page[-1].counter <= self._inbox.last:
-                self._inbox.store(page)
+            page = await self._relay.mailbox(after, wait=0 if new else wait)
+            new += self._inbox.store(page, after)
+            if not page or page[-1].counter <= after:
                 break
-            self._inbox.store(page)
-            wait = 0
-        return self._inbox.last > before
+            after = page[-1].counter
+        return new > 0
 
     async def _settle(self) -> None:
         newest, directory = self._sync.newest, self._sync.directory
@@ -122,7 +121,11 @@ class Mail:
         await self._compare_gossip(newest)
 
     async def _check(self, stored: Stored, newest: Newest) -> Checked:
-        """Check who sent an envelope and its place in the log."""
+        """Check who sent an envelope and its place in the log.
+
+        What the envelope itself gets wrong is the finding. What the relay does not serve, or serves
+        so that nothing can be told, is raised: the envelope is checked again the next time.
+        """
         core: Core | None = None
         try:
             core = verify_core(
@@ -133,18 +136,24 @@ class Mail:
             )
             counters = stored.counters
             if counters is None:
-                counters = (await self._relay.place(core.id)).counters or ()
+                counters = await self._counters(core.id)
             leaf = leaf_of(stored, core, counters, self._own)
+        except (OfflineError, RelayRefusedError):
+            raise
+        except ComityError as error:
+            return Checked(stored, core, error)
+        try:
             # SPEC [B-1]: its leaf is in a witnessed checkpoint.
             await self._log.verify_leaf(leaf, stored.leaf_index, newest)
         except UnprovenError as error:
             self._state.alarm("unproven", str(error), [newest.note], self._now())
             raise
-        except OfflineError:
-            raise
-        except ComityError as error:
+        except VerificationError as error:
             return Checked(stored, core, error)
         return Checked(stored, core, None)
+
+    async def _counters(self, envelope: EnvelopeId) -> tuple[int, ...]:
+        return (await self._relay.place(envelope)).counters or ()
 
     async def verify_place(self, envelope: EnvelopeId) -> None:
         """Check anew that an envelope is in the log under the newest checkpoint.
@@ -159,6 +168,15 @@ class Mail:
     # --- Gossip -------------------------------------------------------------------------------
 
     def _hear(self, gossip: Gossip) -> None:
+        # Only what the log signed is kept, so that a forgery cannot take the place of the truth.
+        genesis = self._sync.directory.genesis
+        try:
+            checkpoint = Checkpoint(origin=genesis.origin, size=gossip.size, root=gossip.root)
+            verify_ed25519(log_key(genesis), checkpoint.serialize().encode(), gossip.signature)
+        except (ComityError, ValueError):
+            text = "a sender names a checkpoint that the log did not sign"
+            self._state.alarm("gossip", text, _evidence(gossip), self._now())
+            return
         with self._state.transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO gossip (size, root, signature) VALUES (?, ?, ?)",
@@ -176,22 +194,13 @@ class Mail:
             try:
                 await self._log.verify_growth(heard, newest)
             except VerificationError:
-                self._judge(Gossip(size, root, signature), newest)
+                text = "log signed another past for another desk than for this one"
+                evidence = [*_evidence(Gossip(size, root, signature)), newest.note]
+                self._state.alarm("fork", text, evidence, self._now())
             with self._state.transaction() as connection:
                 connection.execute(
                     "UPDATE gossip SET is_checked = 1 WHERE size = ? AND root = ?", (size, root)
                 )
-
-    def _judge(self, gossip: Gossip, newest: Newest) -> None:
-        genesis = self._sync.directory.genesis
-        kind, text = "fork", "log signed another past for another desk than for this one"
-        try:
-            checkpoint = Checkpoint(origin=genesis.origin, size=gossip.size, root=gossip.root)
-            verify_ed25519(log_key(genesis), checkpoint.serialize().encode(), gossip.signature)
-        except (ComityError, ValueError):
-            kind, text = "gossip", "a sender names a checkpoint that the log did not sign"
-        evidence: list[Value] = [gossip.size, gossip.root, gossip.signature, newest.note]
-        self._state.alarm(kind, text, evidence, self._now())
 
     # --- Promises -----------------------------------------------------------------------------
 
@@ -323,3 +332,7 @@ class Mail:
         if row is None:
             raise VerificationError("receipt is for an envelope that this desk did not send [Q-1]")
         return Core.parse(Upload.parse(row[0]).core)
+
+
+def _evidence(gossip: Gossip) -> list[Value]:
+    return [gossip.size, gossip.root, gossip.signature]

@@ -6,6 +6,7 @@ Rules:
   is walked back one epoch at a time, only as far as something needs it.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from comity_client.keystore import DeviceKeys
@@ -13,7 +14,7 @@ from comity_client.state import State
 from comity_protocol.chain import Desk
 from comity_protocol.envelope import Kind
 from comity_protocol.epochs import EpochSecret, open_box, open_previous
-from comity_protocol.errors import ComityError, OpenError
+from comity_protocol.errors import ComityError, OpenError, VerificationError
 
 
 class NoKeyError(OpenError):
@@ -52,13 +53,7 @@ class Seeds:
             if number not in boxes or number > len(desk.epochs):
                 raise NoKeyError(f"this device has no box of epoch {number}")
             # SPEC [B-8]: the own box is opened and compared with the stated keys.
-            secret = open_box(
-                boxes[number],
-                self._keys.seal,
-                desk=desk,
-                device=self._keys.device,
-                epoch=desk.epochs[number - 1].keys,
-            )
+            secret = self._open(desk, number, boxes[number])
             self._secrets[number] = secret
             self._files[number] = secret.file
         return self._secrets[number]
@@ -73,15 +68,47 @@ class Seeds:
             return self._lead(desk, number)
         return self._file(desk, number)
 
-    def audit(self, desk: Desk) -> str | None:
-        """Say what is wrong with the newest box; None when nothing is."""
-        try:
-            self.newest(desk)
-        except NoKeyError:
-            return None
-        except ComityError as error:
-            return str(error)
-        return None
+    def take(
+        self, desk: Desk, own: Mapping[int, bytes], previous: Mapping[int, bytes]
+    ) -> list[tuple[int, bytes, str]]:
+        """Keep the boxes that open and hold what was stated, and none that does not.
+
+        What is kept is never replaced, so a relay that gives rubbish later, or first, or for epochs
+        that never were, takes nothing away for longer than it goes on.
+
+        Returns:
+            Epoch, box and what is wrong with it, of each that was not kept.
+        """
+        wrong = []
+        known, chain = self._state.boxes()
+        for epoch in sorted(own.keys() - known.keys(), reverse=True):
+            try:
+                self._check(desk, epoch, own[epoch])
+            except ComityError as error:
+                wrong.append((epoch, own[epoch], str(error)))
+            else:
+                self._state.keep_boxes({epoch: own[epoch]}, {})
+        # From the newest back, because each opens with the seed that the one above it gave.
+        for epoch in sorted(previous.keys() - chain.keys(), reverse=True):
+            try:
+                self._check_previous(desk, epoch, previous[epoch])
+            except NoKeyError:
+                continue
+            except ComityError as error:
+                wrong.append((epoch, previous[epoch], str(error)))
+            else:
+                self._state.keep_boxes({}, {epoch: previous[epoch]})
+        return wrong
+
+    def _check(self, desk: Desk, number: int, box: bytes) -> None:
+        if number > len(desk.epochs):
+            raise VerificationError(f"relay gave a box of epoch {number}, which there is not")
+        self._open(desk, number, box)
+
+    def _check_previous(self, desk: Desk, number: int, box: bytes) -> None:
+        if not 1 < number <= len(desk.epochs):
+            raise VerificationError(f"relay gave a seed before epoch {number}, which there is not")
+        self._step_back(desk, number, self._file(desk, number), box)
 
     def _lead(self, desk: Desk, number: int) -> bytes:
         if number not in self._leads:
@@ -111,13 +138,25 @@ class Seeds:
             if at not in previous:
                 raise NoKeyError(f"the seed before epoch {at} is not here")
             # SPEC [B-8]: history is walked back one epoch at a time.
-            seed = open_previous(
-                previous[at],
-                seed,
-                desk=desk.id,
-                epoch=desk.epochs[at - 1].keys,
-                before=desk.epochs[at - 2].keys,
-            )
+            seed = self._step_back(desk, at, seed, previous[at])
             at -= 1
             self._files[at] = seed
         return seed
+
+    def _open(self, desk: Desk, number: int, box: bytes) -> EpochSecret:
+        return open_box(
+            box,
+            self._keys.seal,
+            desk=desk,
+            device=self._keys.device,
+            epoch=desk.epochs[number - 1].keys,
+        )
+
+    def _step_back(self, desk: Desk, number: int, seed: bytes, box: bytes) -> bytes:
+        return open_previous(
+            box,
+            seed,
+            desk=desk.id,
+            epoch=desk.epochs[number - 1].keys,
+            before=desk.epochs[number - 2].keys,
+        )

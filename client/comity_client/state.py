@@ -26,11 +26,12 @@ from comity_client.snapshot import parse_desk, write_desk
 from comity_protocol.chain import Desk
 from comity_protocol.encoding import Value, serialize
 from comity_protocol.errors import ComityError
+from comity_protocol.identifiers import DeviceId
 
 VERSION: Final = 1
 LOCK_SECONDS_MAX: Final = 10
 ALARMS_MAX: Final = 1_000
-"""One alarm convicts; more only show how far it went."""
+"""Of one kind. One alarm convicts; more only show how far it went."""
 
 _SCHEMA: Final = """
 CREATE TABLE pinned (version INTEGER NOT NULL, genesis_hash BLOB NOT NULL, desk BLOB NOT NULL,
@@ -102,7 +103,8 @@ class Alarm:
     """Something that must not happen, with what proves it.
 
     Attributes:
-        kind: Stable word: fork, rollback, unproven, gap, repeat, gossip, box, broken-promise.
+        kind: Stable word: fork, rollback, unproven, gap, repeat, gossip, box, broken-promise,
+            receipt, withheld, clone.
         text: One sentence, safe to show to anyone.
         evidence: Serialized list of the objects that prove it.
         noticed_at: UTC seconds by this machine's clock.
@@ -121,6 +123,11 @@ class State:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Take an open connection; see ``create_state`` and ``open_state``."""
         self.connection: Final = connection
+
+    @property
+    def device(self) -> DeviceId:
+        """The device whose memory it is."""
+        return DeviceId(self.connection.execute("SELECT device FROM pinned").fetchone()[0])
 
     def close(self) -> None:
         """Close the file."""
@@ -242,14 +249,25 @@ class State:
                 "INSERT OR REPLACE INTO previous VALUES (?, ?)", previous.items()
             )
 
+    def check_again(self) -> None:
+        """Let what is in the log but did not open be checked again, because a key has come."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE inbox SET is_settled = 0"
+                " WHERE refused IS NOT NULL AND sealed_at IS NOT NULL AND opens = 0"
+            )
+
     # --- Alarms -------------------------------------------------------------------------------
 
     def alarm(self, kind: str, text: str, evidence: list[Value], now: int) -> None:
-        """Keep an alarm with its evidence, once, up to a bound."""
+        """Keep an alarm with its evidence, once, up to a bound of each kind.
+
+        The bound is of a kind, so that noise of one does not keep out the evidence of another.
+        """
         with self.transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO alarms (kind, text, evidence, noticed_at)"
-                " SELECT ?, ?, ?, ? WHERE (SELECT count(*) FROM alarms) < ?",
+                " SELECT ?1, ?2, ?3, ?4 WHERE (SELECT count(*) FROM alarms WHERE kind = ?1) < ?5",
                 (kind, text, serialize(evidence), now, ALARMS_MAX),
             )
 

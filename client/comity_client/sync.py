@@ -95,6 +95,11 @@ class Synchroniser:
         """
         if self._directory is None:
             raise NotSynchronisedError("the directory was never fetched")
+        # Another program may have synchronised this profile meanwhile. Its checkpoint is in the
+        # file; beside an older directory it would date mail that this one cannot judge.
+        if self._state.last_statement()[1] != self._directory.index:
+            self._directory = self._load()
+        assert self._directory is not None  # noqa: S101  # the genesis is never deleted
         return self._directory
 
     @property
@@ -123,8 +128,7 @@ class Synchroniser:
             page = await self._relay.statements(after)
             believed = await self._believe(page.note, believed)
             is_last = len(page.items) < PAGE_STATEMENTS
-            self._fold(page, believed, is_last=is_last)
-            if is_last:
+            if self._fold(page, believed, after, is_last=is_last) and is_last:
                 break
         await self._fetch_boxes()
 
@@ -182,14 +186,16 @@ class Synchroniser:
             f"{text}: size {offered.size} after {known.size}; evidence is kept [B-6]"
         )
 
-    def _fold(self, page: StatementPage, believed: Newest, *, is_last: bool) -> None:
-        directory = self.directory
+    def _fold(self, page: StatementPage, believed: Newest, after: int, *, is_last: bool) -> bool:
+        """Fold a page; False when another program folded one first, and this one is to be asked."""
         changed: set[DeskId] = set()
-        expected = self._state.last_statement()[0] + 1
         with self._state.transaction():
-            for number, item in enumerate(page.items, expected):
+            if self._state.last_statement()[0] != after:
+                return False
+            directory = self.directory
+            for number, item in enumerate(page.items, after + 1):
                 _check_place(item, number, believed)
-                if item.signed.hash != self._pinned:
+                if item.ordinal > 1 or item.signed.hash != self._pinned:
                     directory = directory.apply(item.signed, item.leaf_index)
                     changed.add(parse_statement(item.signed.payload).link.desk)
                 self._state.keep_statement(
@@ -205,21 +211,22 @@ class Synchroniser:
             if is_last:
                 self._state.keep_newest(believed)
         self._directory = directory
+        return True
 
     async def _fetch_boxes(self) -> None:
         desk = self.directory.desks.get(self._own)
         if desk is None or desk.epoch is None:
             return
-        own, _ = self._state.boxes()
-        if desk.epoch.number in own:
+        number = desk.epoch.number
+        own, previous = self._state.boxes()
+        if number in own and len(previous) >= number - 1:
             return
         boxes = await self._relay.boxes()
-        self._state.keep_boxes(boxes.own, boxes.previous)
-        problem = self._seeds.audit(desk)
-        if problem is not None:
-            # SPEC [B-8]: the own box is opened and compared.
-            box = boxes.own.get(desk.epoch.number, b"")
-            self._state.alarm("box", problem, [desk.epoch.number, box], self._now())
+        # SPEC [B-8]: the own box is opened and compared.
+        for epoch, box, problem in self._seeds.take(desk, boxes.own, boxes.previous):
+            self._state.alarm("box", problem, [epoch, box], self._now())
+        if self._state.boxes() != (own, previous):
+            self._state.check_again()
 
     def _load(self) -> Directory | None:
         signed = self._state.genesis()
