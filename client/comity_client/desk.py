@@ -56,7 +56,7 @@ from comity_client.threads import Threads
 from comity_client.tiles import LogReader
 from comity_client.tokens import TokenMaker
 from comity_client.transport import RelayClient, Sleep
-from comity_protocol.acts import Act, Event
+from comity_protocol.acts import SALT_BYTES, Act, Event
 from comity_protocol.audit import AuditRecord
 from comity_protocol.directory import Directory
 from comity_protocol.envelope import Core, Kind, Upload, verify_core
@@ -65,7 +65,6 @@ from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.exchange import Exchange, RefusedError, Step, apply
 from comity_protocol.identifiers import (
     ID_BYTES,
-    DeploymentId,
     DeskId,
     EnvelopeId,
     ExchangeId,
@@ -77,8 +76,6 @@ from comity_protocol.profiles import PROFILES
 
 Clock = Callable[[], int]
 """Gives whole seconds since 1970-01-01T00:00:00Z."""
-
-_SALT_BYTES: Final = 32
 
 
 class UnknownEnvelopeError(ComityError):
@@ -342,7 +339,7 @@ class Desk:
         exchange = ExchangeId(random_bytes(ID_BYTES))
 
         def compose() -> Composed:
-            act = draft.act(rules.opens, exchange, random_bytes(_SALT_BYTES), profile=profile)
+            act = draft.act(rules.opens, exchange, random_bytes(SALT_BYTES), profile=profile)
             composed = self._composer.compose(act, to, rules)
             apply(None, self._step(composed))
             return composed
@@ -392,7 +389,7 @@ class Desk:
                 raise RefusedError("X-3", "this desk is no party of the exchange")
             is_initiator = current.initiator == self._own
             to = current.responder if is_initiator else current.initiator
-            act = draft.act(event, exchange, random_bytes(_SALT_BYTES), head=current.head)
+            act = draft.act(event, exchange, random_bytes(SALT_BYTES), head=current.head)
             composed = self._composer.compose(act, to, current.profile)
             apply(current, self._step(composed))
             return composed
@@ -612,8 +609,7 @@ class Desk:
 
 def token_maker(profile: Profile, keys: DeviceKeys) -> TokenMaker:
     """Give what signs this device's requests."""
-    deployment = DeploymentId(profile.deployment.genesis_hash[:ID_BYTES])
-    return TokenMaker(keys.device, deployment, keys.fast)
+    return TokenMaker(keys.device, profile.deployment.id, keys.fast)
 
 
 def _pins(profile: Profile) -> dict[str, bytes]:

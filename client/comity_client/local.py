@@ -3,6 +3,7 @@
 Each is a process of its own, as in a deployment, and says in one line of JSON when it is ready.
 """
 
+import asyncio
 import json
 import select
 import subprocess
@@ -12,11 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, Final
 
+from comity_client.desk import Desk
 from comity_protocol.errors import ComityError
 
 READY_SECONDS_MAX: Final = 60
 STOP_SECONDS_MAX: Final = 25
 _LOG_LINES: Final = 3
+_SETTLE_TRIES_MAX: Final = 300
+_SETTLE_SECONDS: Final = 0.1
 
 
 class ChildError(ComityError):
@@ -126,3 +130,17 @@ def start_relay(stack: ExitStack, data: Path, port: int, witnesses: Sequence[str
     child = Child.start("relay", arguments, data.parent)
     stack.callback(child.stop)
     return child.ready()["url"]
+
+
+async def settle(desk: Desk, count: int) -> None:
+    """Synchronise a desk until ``count`` desks can be written to, itself among them.
+
+    Raises:
+        ChildError: The witnesses did not cosign the desks' statements in time.
+    """
+    for _ in range(_SETTLE_TRIES_MAX):
+        await desk.sync()
+        if sum(one.is_sealable for one in desk.directory.desks.values()) == count:
+            return
+        await asyncio.sleep(_SETTLE_SECONDS)
+    raise ChildError("the witnesses did not cosign the desks' statements in time")

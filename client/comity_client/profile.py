@@ -20,14 +20,14 @@ import msgspec
 
 from comity_client.files import write_private
 from comity_protocol.errors import ComityError
-from comity_protocol.identifiers import DeskId, DeviceId, parse_id
+from comity_protocol.identifiers import ID_BYTES, DeploymentId, DeskId, DeviceId, parse_id
+from comity_protocol.merkle import HASH_BYTES
 
 PROFILE_FILE: Final = "profile.json"
 KEYS_FILE: Final = "keys"
 STATE_FILE: Final = "state.db"
 
 _SCHEME: Final = "comity:"
-_HASH_BYTES: Final = 32
 _PROFILE_BYTES_MAX: Final = 1_048_576
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
@@ -60,8 +60,13 @@ class Deployment:
             raise ProfileError("relay's address is not https, expected for example https://relay")
         if parts.query or parts.fragment or parts.username or self.url.endswith("/"):
             raise ProfileError("relay's address has more than host, port and path")
-        if len(self.genesis_hash) != _HASH_BYTES:
+        if len(self.genesis_hash) != HASH_BYTES:
             raise ProfileError("hash of the genesis is not 64 hexadecimal digits")
+
+    @property
+    def id(self) -> DeploymentId:
+        """The id that every statement of this deployment names."""
+        return DeploymentId(self.genesis_hash[:ID_BYTES])
 
     def serialize(self) -> str:
         """Give the line that is handed to newcomers."""
@@ -99,21 +104,6 @@ class Profile:
     desk: DeskId
     device: DeviceId
     names: Mapping[DeskId, str] = field(default_factory=lambda: MappingProxyType({}))
-
-    def find(self, name: str) -> DeskId:
-        """Give the desk that the officer calls so, or whose full id or unique first digits it is.
-
-        Raises:
-            ProfileError: There is none, or more than one.
-        """
-        found = {desk for desk, called in self.names.items() if called == name}
-        found = found or {desk for desk in self.names if desk.hex().startswith(name.lower())}
-        if len(found) == 1:
-            return found.pop()
-        try:
-            return DeskId(parse_id(name, "desk"))
-        except ComityError:
-            raise ProfileError(f"{len(found)} desks are called so, expected one") from None
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

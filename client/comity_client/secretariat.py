@@ -5,16 +5,9 @@ envelope and the key for nothing else. What is said here, anyone who holds the s
 compute again and compare by digest.
 """
 
-import asyncio
-from collections.abc import Sequence
-
-import click
-
-from comity_client.cli.shell import Shell, Verb
 from comity_client.desk import Desk
-from comity_protocol.counting import Response, digest_of, fold, response_times
+from comity_protocol.counting import Response, fold, response_times
 from comity_protocol.exchange import Step
-from comity_protocol.keys import fingerprint
 
 
 def audited_steps(desk: Desk) -> tuple[Step, ...]:
@@ -62,50 +55,4 @@ async def responses(desk: Desk) -> tuple[Response, ...]:
         steps,
         sealed_at=dated.__getitem__,
         party={id_: member.party for id_, member in desk.directory.desks.items()},
-    )
-
-
-@click.command(cls=Verb)
-@click.pass_obj
-def command(shell: Shell) -> None:
-    """Say how long requests took to be answered, open ones included."""
-    with shell.step("fetching audit records"):
-        rows = asyncio.run(_fetch(shell))
-    shell.give(
-        "response-times",
-        {"digest": digest_of(rows).hex(), "responses": [_row(row) for row in rows]},
-        [*(_line(row) for row in rows), f"digest  {fingerprint(digest_of(rows))}"],
-    )
-
-
-async def _fetch(shell: Shell) -> Sequence[Response]:
-    async with shell.open_desk() as desk:
-        if not shell.is_offline:
-            await desk.sync()
-            await desk.fetch()
-        return await responses(desk)
-
-
-def _row(row: Response) -> dict[str, object]:
-    return {
-        "exchange": row.exchange.hex(),
-        "profile": row.profile,
-        "initiator": row.initiator,
-        "responder": row.responder,
-        "urgency": row.urgency,
-        "state": row.state,
-        "opened_at": row.opened_at,
-        "acknowledged_at": row.acknowledged_at,
-        "final_at": row.final_at,
-        "response_seconds": row.response_seconds,
-        "refused_steps": row.refused_steps,
-    }
-
-
-def _line(row: Response) -> str:
-    seconds = row.response_seconds
-    answer = "open" if seconds is None else f"{seconds} s"
-    return (
-        f"{row.initiator} to {row.responder}  {row.profile:<8} {row.urgency}"
-        f"  {answer:>10}  {row.state}"
     )

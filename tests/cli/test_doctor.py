@@ -103,7 +103,7 @@ def test_a_healthy_device_has_nothing_to_do(clinic: Clinic) -> None:
 
     assert code == Exit.OK
     assert {name for name, (level, _) in checks.items() if level != "ok"} == {"relay"}
-    assert checks["witnesses"][1] == "3 of 3 confirmed the newest checkpoint, 2 needed"
+    assert checks["witnesses"][1] == "3 of 3 cosigned the newest checkpoint, 2 needed"
     assert checks["desk keys"][1] == "this device reads epoch 1"
 
 
@@ -140,7 +140,7 @@ def test_a_missing_witness_is_named(clinic: Clinic) -> None:
     code, checks = clinic.look()
 
     assert code == Exit.OK
-    assert checks["witnesses"] == ("warn", "2 of 3 confirmed the newest checkpoint, 2 needed")
+    assert checks["witnesses"] == ("warn", "2 of 3 cosigned the newest checkpoint, 2 needed")
 
 
 def test_a_quorum_that_is_not_reached_is_a_failed_verification(clinic: Clinic) -> None:

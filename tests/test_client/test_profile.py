@@ -67,14 +67,6 @@ def test_no_profile_is_named_so(tmp_path: Path) -> None:
         read_profile(tmp_path)
 
 
-def test_a_desk_is_found_by_its_name_its_digits_or_its_id() -> None:
-    found = [profile().find(name) for name in ("Bravo", OTHER.hex()[:8], OTHER.hex())]
-
-    assert found == [OTHER] * 3
-    with pytest.raises(ProfileError, match="0 desks"):
-        profile().find("Charlie")
-
-
 def test_a_memory_is_of_one_device_and_its_owners_alone(tmp_path: Path) -> None:
     # [B-9]
     path = tmp_path / "state.db"

@@ -54,7 +54,7 @@ ENTRIES: Final = MappingProxyType(
         "witness": _own("witness", "witness", "run a witness", _SETUP),
         "doctor": _own("doctor", "doctor", "check this device, say what to do", _MORE),
         "demo": Entry("comity_client.demo:command", "everything, on this machine", _MORE),
-        "secretariat": Entry("comity_client.secretariat:command", "response times", _MORE),
+        "secretariat": _own("secretariat", "secretariat", "response times", _MORE),
         "completion": _own("completion", "completion", "completion for your shell", _MORE),
     }
 )

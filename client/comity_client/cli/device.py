@@ -34,14 +34,14 @@ def new_device(
     from comity_client.cli.enrol import make_device
     from comity_client.profile import Deployment
     from comity_client.words import key_fingerprint
-    from comity_protocol.identifiers import DeploymentId, DeskId, OfficerId, parse_id
+    from comity_protocol.identifiers import DeskId, OfficerId, parse_id
     from comity_protocol.statements import Role
 
     deployment = Deployment.parse(line)
     made = make_device(
         shell,
         deployment,
-        DeploymentId(deployment.genesis_hash[:16]),
+        deployment.id,
         DeskId(parse_id(desk, "desk")),
         role=Role(role),
         officer=OfficerId(parse_id(officer, "officer")) if officer else None,

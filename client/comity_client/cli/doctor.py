@@ -210,21 +210,23 @@ def _freshness(newest: "Newest", own: "Desk", now: int) -> Check:
 
 
 def _quorum(known: "Known", newest: "Newest") -> Check:
+    from comity_client.sync import quorum_of
     from comity_protocol.checkpoint import cosignatures
-    from comity_protocol.signed_note import KeyType, VerifierKey
     from comity_protocol.statements import SignedStatement, parse_genesis
 
     signed = known.state.genesis()
     if signed is None:
         return Check("witnesses", Level.WARN, "no genesis yet", "run `comity sync`")
-    genesis = parse_genesis(SignedStatement.parse(signed).payload)
-    pinned = [VerifierKey(name, KeyType.COSIGNATURE_V1, key) for name, key in genesis.witnesses]
-    seen = {one.witness for one in cosignatures(newest.note, pinned)}
-    text = f"{len(seen)} of {len(pinned)} confirmed the newest checkpoint, {genesis.quorum} needed"
-    if len(seen) < genesis.quorum:
+    quorum = quorum_of(parse_genesis(SignedStatement.parse(signed).payload))
+    seen = {one.witness for one in cosignatures(newest.note, quorum.witnesses)}
+    text = (
+        f"{len(seen)} of {len(quorum.witnesses)} cosigned the newest checkpoint,"
+        f" {quorum.threshold} needed"
+    )
+    if len(seen) < quorum.threshold:
         todo = "do not send; tell the operator and your administrator"
         return Check("witnesses", Level.FAIL, text, todo, is_broken=True)
-    if missing := sorted({key.name for key in pinned} - seen):
+    if missing := sorted({key.name for key in quorum.witnesses} - seen):
         return Check("witnesses", Level.WARN, text, f"tell who runs {', '.join(missing)}")
     return Check("witnesses", Level.OK, text)
 

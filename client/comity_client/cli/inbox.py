@@ -75,7 +75,7 @@ def read(shell: Shell, envelope: str) -> None:
 def _line(known: "Known", line: "Glance") -> str:
     from comity_client.cli.online import moment
 
-    when = moment(line.sealed_at) if line.sealed_at is not None else "not confirmed yet      "
+    when = moment(line.sealed_at) if line.sealed_at is not None else "not sealed yet         "
     sender = known.name(line.sender) if line.sender else "unknown sender"
     event = line.event or "unreadable"
     ids = f"{_short(line.envelope)}  exchange {_short(line.exchange)}"

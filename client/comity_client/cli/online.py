@@ -22,7 +22,7 @@ WAIT_SECONDS: Final = 0.5
 STAGE_WORDS: Final = {
     Stage.QUEUED: "queued: on this machine only, goes out with the next `comity sync`",
     Stage.ACCEPTED: "accepted: the relay has it and promised to log it",
-    Stage.SEALED: "sealed: in the log, confirmed by the witnesses",
+    Stage.SEALED: "sealed: in the log, cosigned by the witnesses",
     Stage.STORED: "stored: the other desk holds it and can open it",
     Stage.ACKNOWLEDGED: "acknowledged: the other desk named who is competent",
     Stage.ANSWERED: "answered",
@@ -50,29 +50,28 @@ def send(shell: Shell, seal: Callable[[Desk], EnvelopeId]) -> int:
         0 when the relay has it, 5 when the relay refused it, 6 when it is queued.
     """
 
-    async def do(desk: Desk) -> tuple[Status, str]:
+    async def do(desk: Desk) -> tuple[Status, str, str]:
         is_online = await _sync(shell, desk)
         try:
             envelope = seal(desk)
         except MalformedError as error:
-            # The writer is here: what another sender would be asked to repair, he can.
+            # The writer is here, and can repair what another sender would be asked to.
             raise DraftError(str(error)) from error
         if is_online:
             with shell.step("sending"):
                 await _flush(shell, desk)
         opened = desk.read(envelope)
         to = name_of(opened.core.counterpart, desk.profile, dict(desk.directory.desks))
-        exchange = opened.record.exchange
-        return desk.status(envelope), f"{opened.record.event.value} to {to}|{exchange.hex()}"
+        heading = f"{opened.record.event.value} to {to}"
+        return desk.status(envelope), heading, opened.record.exchange.hex()
 
-    status, about = with_desk(shell, do)
-    text, _, exchange = about.partition("|")
+    status, heading, exchange = with_desk(shell, do)
     document = {**status_document(status), "exchange": exchange}
     shell.give(
         "sent",
         document,
         [
-            text,
+            heading,
             f"envelope  {status.envelope.hex()}",
             f"exchange  {exchange}",
             *status_lines(status),
@@ -135,13 +134,11 @@ def find_exchange(desk: Desk, text: str) -> ExchangeId:
         ProfileError: None does, or several do.
     """
     found = sorted(one.id for one in desk.exchanges() if one.id.hex().startswith(text.lower()))
-    return ExchangeId(_only(found, "exchange", text, "comity exchange list"))
-
-
-def _only(found: list[ExchangeId], what: str, text: str, where: str) -> bytes:
     if len(found) != 1:
         listed = f": {', '.join(short(id_) for id_ in found)}" if found else ""
-        raise ProfileError(f"{len(found)} {what}s begin with {text!r}{listed}; see `{where}`")
+        raise ProfileError(
+            f"{len(found)} exchanges begin with {text!r}{listed}; see `comity exchange list`"
+        )
     return found[0]
 
 

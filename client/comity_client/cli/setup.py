@@ -4,7 +4,6 @@ One person holds every key here, under one passphrase that lies beside them. Rea
 founded by several people, with the commands that this one stands for: see ``docs/OPERATIONS.md``.
 """
 
-import asyncio
 import json
 import signal
 import time
@@ -18,11 +17,18 @@ import click
 
 from comity_client.ceremonies import found, new_root, start_desk
 from comity_client.cli.enrol import make_device
+from comity_client.cli.online import with_desk
 from comity_client.cli.relay import fetch_genesis, post
 from comity_client.cli.shell import Shell, Verb
 from comity_client.files import write_private
 from comity_client.keystore import CustodianKey, read_custodian_key, write_keys
-from comity_client.local import ChildError, relay_once, start_relay, start_witnesses
+from comity_client.local import (
+    ChildError,
+    relay_once,
+    settle,
+    start_relay,
+    start_witnesses,
+)
 from comity_client.profile import Deployment, Profile, read_profile, write_profile
 from comity_protocol.identifiers import DeskId
 from comity_protocol.keys import random_bytes
@@ -33,8 +39,6 @@ STATES: Final = (("XA", Authority.PROSECUTION), ("XB", Authority.CENTRAL_AUTHORI
 """Codes that ISO 3166 leaves to users, so that no real State is shown."""
 
 _ORIGIN: Final = "try.invalid/comity"
-_SETTLE_TRIES_MAX: Final = 120
-_SETTLE_SECONDS: Final = 0.25
 _LOOK_SECONDS: Final = 1.0
 
 
@@ -155,7 +159,7 @@ def _begin(shell: Shell, place: Place, count: int, stack: ExitStack) -> Deployme
     with shell.step("creating two desks"):
         _create_desks(shell, place, deployment)
     with shell.step("waiting for the witnesses"):
-        asyncio.run(_settle(shell, place))
+        _settle(shell, place)
     write_private(place.link, deployment.serialize().encode() + b"\n")
     return deployment
 
@@ -216,16 +220,8 @@ def _create_desks(shell: Shell, place: Place, deployment: Deployment) -> None:
         write_profile(folder, Profile(known.deployment, known.desk, known.device, others))
 
 
-async def _settle(shell: Shell, place: Place) -> None:
+def _settle(shell: Shell, place: Place) -> None:
     """Synchronise both desks until each can write to the other."""
     for code, _ in STATES:
         shell.profile = str(place.profile(code))
-        async with shell.open_desk() as desk:
-            for _ in range(_SETTLE_TRIES_MAX):
-                await desk.sync()
-                sealable = [one for one in desk.directory.desks.values() if one.is_sealable]
-                if len(sealable) == len(STATES):
-                    break
-                await asyncio.sleep(_SETTLE_SECONDS)
-            else:
-                raise ChildError("the witnesses did not confirm the desks in time")
+        with_desk(shell, lambda desk: settle(desk, len(STATES)))

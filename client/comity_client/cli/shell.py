@@ -19,7 +19,6 @@ from comity_client.cli.exits import Exit, exit_of
 from comity_protocol.errors import ComityError
 
 if TYPE_CHECKING:
-    from comity_client.desk import Desk
     from comity_client.keystore import Cost, DeviceKeys
     from comity_client.profile import Profile
 
@@ -217,12 +216,6 @@ class Shell:
         passphrase = self.passphrase(f"profile {self.folder.name}")
         with self.step("opening the key store"):
             return read_device_keys(self.folder / KEYS_FILE, passphrase)
-
-    def open_desk(self) -> "Desk":
-        """Open the profile's desk."""
-        from comity_client.desk import Desk
-
-        return Desk.open(self.folder, self.device_keys(), now=self.now)
 
     def key_store_cost(self) -> "Cost":
         """Give what a guess of a new key store costs."""

@@ -5,7 +5,6 @@ are made as a ministry makes them, only that one machine holds all of them; that
 demonstration and not a deployment.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Final
 from comity_client.ceremonies import Enrolment, found, new_root, start_desk
 from comity_client.desk import Desk
 from comity_client.keystore import Cost, CustodianKey, DeviceKeys
-from comity_client.local import ChildError, relay_once, start_relay, start_witnesses
+from comity_client.local import relay_once, settle, start_relay, start_witnesses
 from comity_client.profile import Deployment, Profile
 from comity_client.transport import RelayClient
 from comity_protocol.identifiers import DeskId, OfficerId
@@ -44,8 +43,6 @@ DESKS: Final = (
 )
 _CUSTODIANS: Final = 3
 _THRESHOLD: Final = 2
-_TRIES_MAX: Final = 300
-_WAIT_SECONDS: Final = 0.1
 _FLOOR: Final = Cost(STRETCH_OPS_MIN, STRETCH_MEMORY_BYTES_MIN)
 """Key stores of a demonstration live for a minute: the floor is enough, and fast."""
 
@@ -99,7 +96,8 @@ async def set_up(folder: Path, now: Callable[[], int]) -> AsyncIterator[Stage]:
             code: await stack.enter_async_context(Desk.open(home, keys, now=now))
             for code, (home, keys) in enrolment.items()
         }
-        await _settle(desks)
+        for desk in desks.values():
+            await settle(desk, len(desks))
         yield Stage(folder, relay, genesis, desks, data)
 
 
@@ -125,22 +123,6 @@ def _found(
             ceremony = ceremony.sign(key.full)
     (signed,) = ceremony.finish()
     return signed
-
-
-async def _settle(desks: dict[str, Desk]) -> None:
-    """Synchronise every desk until it can write to every other.
-
-    Raises:
-        ChildError: The witnesses did not cosign the desks' statements in time.
-    """
-    for desk in desks.values():
-        for _ in range(_TRIES_MAX):
-            await desk.sync()
-            if sum(one.is_sealable for one in desk.directory.desks.values()) == len(desks):
-                break
-            await asyncio.sleep(_WAIT_SECONDS)
-        else:
-            raise ChildError("the witnesses did not confirm the desks in time")
 
 
 async def _enrol(
