@@ -40,7 +40,7 @@ ENTRIES: Final = MappingProxyType(
         "sync": _own("sync", "sync", "exchange everything with the relay", _DAILY),
         "outbox": _own("outbox", "outbox", "what is on its way", _DAILY),
         "status": _own("outbox", "status", "how far an envelope has come", _DAILY),
-        "verify": _own("verify", "verify", "check an envelope's proof, offline", _DAILY),
+        "verify": _own("verify", "verify", "check an envelope anew, keep its proof", _DAILY),
         "contacts": _own("names", "contacts", "the desks of this deployment", _DAILY),
         "names": _own("names", "names", "your own names for desks", _DAILY),
         "desk": _own("desk", "desk", "create a desk, begin its first epoch", _DESK),
