@@ -68,7 +68,7 @@ def _open(frames: Sequence[bytes], deployment: Deployment) -> None:
     receiver = deployment.members[RECEIVER]
     roots: dict[bytes, bytes] = {}
     for frame in frames:
-        # Behind its name: counter, index, core, signature, body, audit part, wrap, all counters.
+        # Behind its name: counter, index, core, signature, body, audit part, wrap, counter proof.
         _, _, index, core_bytes, signature, body, _, wrap, *_ = cast("list[Any]", parse(frame))
         core = verify_core(core_bytes, signature, deployment.world.directory, index=index)
         root = roots.get(core.ref or core.id)

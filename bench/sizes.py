@@ -12,6 +12,7 @@ from comity_protocol.acts import Event
 from comity_protocol.encoding import serialize
 from comity_protocol.envelope import Core, Sealed, core_hash
 from comity_protocol.identifiers import DeskId
+from comity_protocol.leaves import CounterProof
 from comity_protocol.receipts import Promise, Receipt, Signed, sign_promise, sign_receipt
 from comity_server.hub import item_frame
 from comity_server.store import AUDIT_KIND, MailboxItem
@@ -125,7 +126,7 @@ def _item(sealed: Sealed, desk: DeskId) -> bytes:
             body=None if core.to[place].kind == AUDIT_KIND else upload.body,
             audit=upload.audit,
             wrap=upload.wraps[place] if upload.wraps else None,
-            counters=(_COUNTER,) * len(core.to),
+            proof=CounterProof(bytes(12), (bytes(32),) * (len(core.to) - 1)),
         )
     )
 

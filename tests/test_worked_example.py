@@ -21,7 +21,7 @@ from comity_protocol.envelope import (
 )
 from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.keys import Context, FastKey, derive, verify_fast
-from comity_protocol.leaves import envelope_leaf
+from comity_protocol.leaves import commit_counters, counter_blind, envelope_leaf
 from comity_protocol.merkle import leaf_hash
 from support.documents import code_block, document, hex_values
 
@@ -93,8 +93,13 @@ def test_the_core_of_the_example_is_signed_by_its_key() -> None:
 
 
 def test_the_leaf_of_the_example_commits_to_core_and_counters() -> None:
+    """[L-7]"""
     hashed = core_hash(example()["core"])
+    desks = [entry.desk for entry in core().to]
+    first, second = commit_counters(desks, [5, 9], example()["blind"])
 
     assert hashed == example()["core hash"]
-    assert envelope_leaf(hashed, [5, 9]) == example()["leaf data"]
+    assert counter_blind(example()["blind"], desks[0]) == example()["first blind"]
+    assert (first, second) == (example()["first commitment"], example()["other commitment"])
+    assert envelope_leaf(hashed, [first, second]) == example()["leaf data"]
     assert leaf_hash(example()["leaf data"]) == example()["leaf hash"]

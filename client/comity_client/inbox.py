@@ -22,12 +22,10 @@ from comity_client.state import Newest, State
 from comity_protocol.acts import Gossip
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.envelope import Core, Upload, core_hash
+from comity_protocol.envelope import Core, Upload
 from comity_protocol.errors import ComityError, VerificationError
-from comity_protocol.fields import array_of, integer_of
 from comity_protocol.identifiers import DeskId, EnvelopeId, short
-from comity_protocol.leaves import envelope_leaf
-from comity_protocol.limits import RECIPIENTS_MAX
+from comity_protocol.leaves import CounterProof
 
 _RULE: Final = re.compile(r"\[([A-Z]-[0-9]+)\]$")
 
@@ -43,7 +41,7 @@ class Stored:
     body: bytes | None
     audit: bytes
     wrap: bytes | None
-    counters: tuple[int, ...] | None
+    proof: CounterProof
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ class Inbox:
 
     def _store(self, item: Arrived, last: int) -> bool:
         known = self._state.connection.execute(
-            "SELECT sealed_at IS NOT NULL, leaf_index, core, signature, body, audit, wrap, counters"
+            "SELECT sealed_at IS NOT NULL, leaf_index, core, signature, body, audit, wrap, proof"
             " FROM inbox WHERE counter = ?",
             (item.counter,),
         ).fetchone()
@@ -119,7 +117,7 @@ class Inbox:
                 return False
         self._state.connection.execute(
             "INSERT OR REPLACE INTO inbox (counter, leaf_index, core, signature, body, audit, wrap,"
-            " counters) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            " proof) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (item.counter, *_parts(item)),
         )
         return True
@@ -127,7 +125,7 @@ class Inbox:
     def unsettled(self, below: int, limit: int) -> tuple[Stored, ...]:
         """Give envelopes that are not checked yet and lie below a leaf index, by counter."""
         rows = self._state.connection.execute(
-            "SELECT counter, leaf_index, core, signature, body, audit, wrap, counters FROM inbox"
+            "SELECT counter, leaf_index, core, signature, body, audit, wrap, proof FROM inbox"
             " WHERE is_settled = 0 AND leaf_index < ? ORDER BY counter LIMIT ?",
             (below, limit),
         )
@@ -140,7 +138,7 @@ class Inbox:
             VerificationError: There is none of this id that was proven to be in the log.
         """
         row = self._state.connection.execute(
-            "SELECT counter, leaf_index, core, signature, body, audit, wrap, counters FROM inbox"
+            "SELECT counter, leaf_index, core, signature, body, audit, wrap, proof FROM inbox"
             " WHERE envelope = ? AND sealed_at IS NOT NULL ORDER BY counter LIMIT 1",
             (envelope,),
         ).fetchone()
@@ -274,25 +272,27 @@ class Inbox:
         self._state.alarm(kind, text, evidence, self._now())
 
 
-def leaf_of(stored: Stored, core: Core, counters: Sequence[int], own: DeskId) -> bytes:
-    """Give the log entry that an envelope must have.
+def commitments_of(stored: Stored, core: Core, own: DeskId) -> tuple[bytes, ...]:
+    """Give what an envelope's log entry must hold besides its core.
 
     Args:
-        stored: The envelope.
+        stored: The envelope, with the counter that it has in this mailbox.
         core: Its core, verified.
-        counters: Of all its recipients, as the relay says.
-        own: The own desk, whose counter is known.
+        own: The own desk.
 
     Raises:
-        VerificationError: The desk is not addressed, or the counters are not those of ``to``.
+        VerificationError: The desk is not addressed, or the proof is not for these recipients.
     """
     desks = [entry.desk for entry in core.to]
     if own not in desks:
         raise VerificationError("envelope is not addressed to this desk [E-3]")
-    # SPEC [R-3]: the leaf holds the counter of each recipient, so a mailbox cannot be reordered.
-    if len(counters) != len(desks) or counters[desks.index(own)] != stored.counter:
-        raise VerificationError("envelope has another counter in the log than in the mailbox [B-2]")
-    return envelope_leaf(core_hash(stored.core), counters)
+    # SPEC [L-7]: of the other recipients' counters there are commitments, one for each.
+    if len(stored.proof.others) != len(desks) - 1:
+        text = f"counter proof has {len(stored.proof.others)} commitments"
+        raise VerificationError(f"{text}, expected {len(desks) - 1} [L-7]")
+    # SPEC [R-3]: the leaf commits to the counter of each recipient, so that this envelope cannot
+    # be moved to another place of the mailbox.
+    return stored.proof.commitments(desks.index(own), own, stored.counter)
 
 
 def _parts(item: Arrived) -> list[int | bytes | None]:
@@ -303,7 +303,7 @@ def _parts(item: Arrived) -> list[int | bytes | None]:
         item.body,
         item.audit,
         item.wrap,
-        None if item.counters is None else serialize(list(item.counters)),
+        serialize(item.proof.to_value()),
     ]
 
 
@@ -314,7 +314,7 @@ def _rule_of(error: ComityError) -> str:
 
 
 def _stored(row: tuple[Any, ...]) -> Stored:
-    counter, index, core, signature, body, audit, wrap, counters = row
+    counter, index, core, signature, body, audit, wrap, proof = row
     return Stored(
         counter=counter,
         leaf_index=index,
@@ -323,10 +323,5 @@ def _stored(row: tuple[Any, ...]) -> Stored:
         body=body,
         audit=audit,
         wrap=wrap,
-        counters=None if counters is None else _counters(counters),
+        proof=CounterProof.of(parse(proof)),
     )
-
-
-def _counters(data: bytes) -> tuple[int, ...]:
-    items = array_of(parse(data), "counters", low=1, high=RECIPIENTS_MAX)
-    return tuple(integer_of(item, "counter") for item in items)

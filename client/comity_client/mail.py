@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Final
 
-from comity_client.inbox import Checked, Inbox, Stored, leaf_of
+from comity_client.inbox import Checked, Inbox, Stored, commitments_of
 from comity_client.keystore import DeviceKeys
 from comity_client.relay_answers import ReceiptItem
 from comity_client.state import Newest, State
@@ -22,10 +22,10 @@ from comity_client.transport import OfflineError, RelayClient, RelayRefusedError
 from comity_protocol.acts import Gossip
 from comity_protocol.checkpoint import Checkpoint, note_hash
 from comity_protocol.encoding import Value
-from comity_protocol.envelope import Core, Upload, verify_core
+from comity_protocol.envelope import Core, Upload, core_hash, verify_core
 from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.identifiers import DeskId, EnvelopeId, short
-from comity_protocol.leaves import receipt_hash, receipt_leaf
+from comity_protocol.leaves import envelope_leaf, receipt_hash, receipt_leaf
 from comity_protocol.limits import RECEIPT_IDS_MAX
 from comity_protocol.receipts import (
     Receipt,
@@ -134,12 +134,7 @@ class Mail:
                 self._sync.directory,
                 index=stored.leaf_index,
             )
-            counters = stored.counters
-            if counters is None:
-                counters = await self._counters(core.id)
-            leaf = leaf_of(stored, core, counters, self._own)
-        except (OfflineError, RelayRefusedError):
-            raise
+            leaf = envelope_leaf(core_hash(stored.core), commitments_of(stored, core, self._own))
         except ComityError as error:
             return Checked(stored, core, error)
         try:
@@ -151,9 +146,6 @@ class Mail:
         except VerificationError as error:
             return Checked(stored, core, error)
         return Checked(stored, core, None)
-
-    async def _counters(self, envelope: EnvelopeId) -> tuple[int, ...]:
-        return (await self._relay.place(envelope)).counters or ()
 
     async def verify_place(self, envelope: EnvelopeId) -> None:
         """Check anew that an envelope is in the log under the newest checkpoint.

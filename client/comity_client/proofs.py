@@ -1,8 +1,9 @@
 """Proofs of an envelope's place in the log, kept as files, so that they are checked offline.
 
 A proof is a C2SP tlog-proof: leaf index, hashes, and the checkpoint with its cosignatures. Its
-extra line holds the mailbox counters that the leaf commits to. Whoever has the envelope's core, the
-genesis and this file needs neither the relay nor this program's memory.
+extra line holds the commitments to mailbox counters that are in the leaf beside the core, and so
+tells nobody a counter. Whoever has the envelope's core, the genesis and this file needs neither the
+relay nor this program's memory.
 """
 
 from pathlib import Path
@@ -13,11 +14,11 @@ from comity_client.files import write_private
 from comity_client.sync import log_key, quorum_of
 from comity_protocol.checkpoint import LogProof, WitnessedCheckpoint, verify_log_proof
 from comity_protocol.encoding import parse, serialize
-from comity_protocol.envelope import core_hash
+from comity_protocol.envelope import Core, core_hash
 from comity_protocol.errors import VerificationError
-from comity_protocol.fields import array_of, integer_of
+from comity_protocol.fields import array_of, bytes_of
 from comity_protocol.identifiers import EnvelopeId, short
-from comity_protocol.leaves import envelope_leaf
+from comity_protocol.leaves import COMMITMENT_BYTES, CounterProof, envelope_leaf
 from comity_protocol.limits import RECIPIENTS_MAX
 from comity_protocol.merkle import leaf_hash
 from comity_protocol.statements import Genesis
@@ -34,18 +35,21 @@ async def fetch_proof(desk: Desk, envelope: EnvelopeId) -> LogProof:
         OfflineError: The relay is not there.
     """
     row = desk.state.connection.execute(
-        "SELECT leaf_index, counters FROM inbox WHERE envelope = ? AND sealed_at IS NOT NULL"
+        "SELECT leaf_index, counter, proof, core FROM inbox"
+        " WHERE envelope = ? AND sealed_at IS NOT NULL"
         " ORDER BY counter LIMIT 1",
         (envelope,),
     ).fetchone()
     if row is None:
         raise UnknownEnvelopeError(f"envelope {short(envelope)} is not in the log yet")
-    index, counters = row
-    if counters is None:
-        place = await desk.relay.place(envelope)
-        counters = serialize(list(place.counters or ()))
+    index, counter, proof, core = row
+    own = desk.profile.desk
+    position = [entry.desk for entry in Core.parse(core).to].index(own)
+    commitments = CounterProof.of(parse(proof)).commitments(position, own, counter)
     hashes = await desk.log.inclusion_proof(index, desk.newest)
-    return LogProof(index=index, hashes=hashes, note=desk.newest.note, extra=counters)
+    return LogProof(
+        index=index, hashes=hashes, note=desk.newest.note, extra=serialize(list(commitments))
+    )
 
 
 def verify_proof(proof: LogProof, core: bytes, genesis: Genesis) -> WitnessedCheckpoint:
@@ -62,11 +66,11 @@ def verify_proof(proof: LogProof, core: bytes, genesis: Genesis) -> WitnessedChe
 
     Source: PROTOCOL [L-2], [L-3], [R-3].
     """
-    counters = [
-        integer_of(item, "mailbox counter")
-        for item in array_of(parse(proof.extra), "mailbox counters", high=RECIPIENTS_MAX)
+    commitments = [
+        bytes_of(item, "commitment", length=COMMITMENT_BYTES)
+        for item in array_of(parse(proof.extra), "commitments", high=RECIPIENTS_MAX)
     ]
-    leaf = leaf_hash(envelope_leaf(core_hash(core), counters))
+    leaf = leaf_hash(envelope_leaf(core_hash(core), commitments))
     return verify_log_proof(proof, leaf, log_key(genesis), quorum_of(genesis))
 
 

@@ -7,6 +7,7 @@ from comity_protocol.encoding import Value, parse
 from comity_protocol.errors import MalformedError
 from comity_protocol.fields import Fields, array_of, bytes_of, integer_of
 from comity_protocol.keys import FAST_SIGNATURE_BYTES
+from comity_protocol.leaves import CounterProof
 from comity_protocol.limits import (
     AUDIT_BYTES_MAX,
     BODY_BYTES_MAX,
@@ -17,7 +18,6 @@ from comity_protocol.limits import (
     PREVIOUS_BOX_BYTES_MAX,
     PROOF_HASHES_MAX,
     RECEIPT_BYTES_MAX,
-    RECIPIENTS_MAX,
     STATEMENT_BYTES_MAX,
     WRAP_BYTES_MAX,
 )
@@ -60,7 +60,7 @@ class Arrived:
     """An envelope out of a mailbox.
 
     Attributes:
-        counters: Its place in the mailbox of each recipient, in the order of ``to``.
+        proof: With the counter, what shows its place in the log.
     """
 
     counter: int
@@ -70,15 +70,7 @@ class Arrived:
     body: bytes | None
     audit: bytes
     wrap: bytes | None
-    counters: tuple[int, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an envelope is; both None before it is in the log."""
-
-    index: int | None
-    counters: tuple[int, ...] | None
+    proof: CounterProof
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +140,7 @@ def parse_mailbox(data: bytes) -> tuple[Arrived, ...]:
 def arrived(value: Value) -> Arrived:
     """Read an envelope out of a page or a pushed frame."""
     what = "arrived envelope"
-    counter, index, core, signature, body, audit, wrap, *rest = array_of(value, what, low=7, high=8)
+    counter, index, core, signature, body, audit, wrap, proof = array_of(value, what, low=8, high=8)
     return Arrived(
         counter=integer_of(counter, f"{what}, counter", low=1, high=SIZE_MAX),
         leaf_index=_index(index, what),
@@ -157,16 +149,8 @@ def arrived(value: Value) -> Arrived:
         body=None if body is None else bytes_of(body, f"{what}, body", high=BODY_BYTES_MAX),
         audit=bytes_of(audit, f"{what}, audit", high=AUDIT_BYTES_MAX),
         wrap=None if wrap is None else bytes_of(wrap, f"{what}, wrap", high=WRAP_BYTES_MAX),
-        counters=_counters(rest[0]) if rest else None,
+        proof=CounterProof.of(proof),
     )
-
-
-def parse_place(data: bytes) -> Place:
-    """Read where an envelope is."""
-    fields = Fields.of(parse(data), "place of an envelope", {"promise", "index", "counters"})
-    if fields.value("index") is None or fields.value("counters") is None:
-        return Place(None, None)
-    return Place(fields.integer("index", high=SIZE_MAX), _counters(fields.value("counters")))
 
 
 def parse_receipts(data: bytes) -> tuple[ReceiptItem, ...]:
@@ -208,10 +192,3 @@ def parse_entries(data: bytes, width: int) -> tuple[bytes, ...]:
 
 def _index(value: Value, what: str) -> int:
     return integer_of(value, f"{what}, leaf index", high=SIZE_MAX)
-
-
-def _counters(value: Value) -> tuple[int, ...]:
-    return tuple(
-        integer_of(item, "counters", low=1, high=SIZE_MAX)
-        for item in array_of(value, "counters", low=1, high=RECIPIENTS_MAX)
-    )

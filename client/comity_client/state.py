@@ -28,7 +28,7 @@ from comity_protocol.encoding import Value, serialize
 from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import DeviceId
 
-VERSION: Final = 1
+VERSION: Final = 2
 LOCK_SECONDS_MAX: Final = 10
 ALARMS_MAX: Final = 1_000
 """Of one kind. One alarm convicts; more only show how far it went."""
@@ -49,7 +49,7 @@ CREATE TABLE alarms (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, text TEXT NOT N
     evidence BLOB NOT NULL, noticed_at INTEGER NOT NULL, UNIQUE (kind, evidence)) STRICT;
 CREATE TABLE inbox (
     counter INTEGER PRIMARY KEY, leaf_index INTEGER NOT NULL, envelope BLOB, core BLOB NOT NULL,
-    signature BLOB NOT NULL, body BLOB, audit BLOB NOT NULL, wrap BLOB, counters BLOB,
+    signature BLOB NOT NULL, body BLOB, audit BLOB NOT NULL, wrap BLOB, proof BLOB NOT NULL,
     is_settled INTEGER NOT NULL DEFAULT 0, sealed_at INTEGER, refused TEXT, text TEXT,
     opens INTEGER NOT NULL DEFAULT 0, receipted INTEGER NOT NULL DEFAULT 0,
     sender BLOB, receiver BLOB, kind INTEGER,

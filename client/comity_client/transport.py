@@ -24,21 +24,18 @@ from comity_client.relay_answers import (
     PAGE_STATEMENTS,
     Arrived,
     Boxes,
-    Place,
     ReceiptItem,
     StatementPage,
     parse_boxes,
     parse_entries,
     parse_hashes,
     parse_mailbox,
-    parse_place,
     parse_receipts,
     parse_statements,
 )
 from comity_client.tokens import TokenMaker
 from comity_protocol import wire
 from comity_protocol.errors import ComityError
-from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.merkle import TILE_WIDTH
 from comity_protocol.receipts import Signed
 from comity_protocol.statements import SignedStatement
@@ -188,10 +185,6 @@ class RelayClient:
     ) -> tuple[Arrived, ...]:
         """Fetch envelopes after a counter; ``wait`` seconds for the first when there is none."""
         return parse_mailbox(await self._get(wire.MAILBOX, after=after, limit=limit, wait=wait))
-
-    async def place(self, envelope: EnvelopeId) -> Place:
-        """Ask where an envelope is in the log and in the mailboxes."""
-        return parse_place(await self._get(f"{wire.ENVELOPES}/{envelope.hex()}"))
 
     async def post_receipt(self, signed: Signed) -> Signed:
         """Hand over a receipt; gives the relay's promise, not verified."""

@@ -123,6 +123,8 @@ class Context(Enum):
     LEAF_STATEMENT = "leaf-statement"
     LEAF_ENVELOPE = "leaf-envelope"
     LEAF_RECEIPT = "leaf-receipt"
+    LEAF_BLIND = "leaf-blind"
+    LEAF_COUNTER = "leaf-counter"
     BODY_KEY = "body-key"
     AUDIT_KEY = "audit-key"
     ACT_ID = "act-id"

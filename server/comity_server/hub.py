@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 from comity_protocol.encoding import Value, serialize
+from comity_protocol.leaves import prove_counter
 from comity_server.store import AUDIT_KIND, EnvelopeRow, MailboxItem, ReceiptRow, Row
+from comity_server.store_values import commitments_of
 
 
 class Follower(Protocol):
@@ -105,9 +107,13 @@ class Hub:
     def _publish_envelope(self, row: EnvelopeRow) -> None:
         if row.leaf_index is None or row.counters is None:
             return
-        for recipient, counter in zip(row.recipients, row.counters, strict=True):
+        commitments: tuple[bytes, ...] = ()
+        for place, (recipient, counter) in enumerate(
+            zip(row.recipients, row.counters, strict=True)
+        ):
             self._ring(recipient.desk)
             if followers := self._followers.get(recipient.desk):
+                commitments = commitments or commitments_of(row)
                 body = None if recipient.kind == AUDIT_KIND else row.body
                 frame = item_frame(
                     MailboxItem(
@@ -118,7 +124,8 @@ class Hub:
                         body,
                         row.audit,
                         recipient.wrap,
-                        row.counters,
+                        # SPEC [L-7]: a recipient learns its own mailbox counter and nobody else's.
+                        prove_counter(place, recipient.desk, row.blind, commitments),
                     )
                 )
                 for follower in followers:
@@ -144,7 +151,7 @@ def item_values(item: MailboxItem) -> list[Value]:
         item.body,
         item.audit,
         item.wrap,
-        list(item.counters),
+        item.proof.to_value(),
     ]
 
 

@@ -20,6 +20,7 @@ Rules:
 """
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ from typing import Final
 from comity_protocol.envelope import Core, core_hash, parse_upload
 from comity_protocol.errors import ComityError
 from comity_protocol.keys import FastKey
+from comity_protocol.leaves import BLIND_BYTES
 from comity_protocol.receipts import Promise, Signed, sign_promise
 from comity_protocol.statements import SignedStatement, parse_statement
 from comity_server import observe
@@ -585,6 +587,7 @@ def _envelope_row(checked: CheckedEnvelope) -> EnvelopeRow:
         ),
         accepted_at=checked.at,
         promise=checked.promise.serialize(),
+        blind=secrets.token_bytes(BLIND_BYTES),
         ref=core.ref,
     )
 

@@ -7,7 +7,7 @@ Frames are binary and hold one array each::
     client  ["send", n, upload]
     relay   ["accepted", n, promise, signature]     or ["refused", n, problem as JSON text]
     client  ["follow", after]
-    relay   ["item", counter, leaf index, core, signature, body, audit, wrap]
+    relay   ["item", counter, leaf index, core, signature, body, audit, wrap, proof]
     relay   ["receipt", leaf index, payload, signature]
 
 Rules:

@@ -29,6 +29,7 @@ from enum import StrEnum
 from typing import ClassVar, Final, Protocol, Self
 
 from comity_protocol.errors import ComityError
+from comity_protocol.leaves import CounterProof
 
 PENDING_ROWS_MAX: Final = 1024
 """Pending rows integrated in one transaction: a long backlog must not hold the lock for long."""
@@ -114,6 +115,8 @@ class EnvelopeRow:
         recipients: In the order of ``to`` in the core.
         accepted_at: When the relay promised it, UTC seconds.
         promise: The serialized promise, payload and signature.
+        blind: 16 random bytes, drawn by the relay for this envelope: they hide each recipient's
+            counter from the others [L-7].
         ref: The envelope whose wraps this one reuses; it must be in the store. None when it brings
             its own wraps.
         leaf_index: Its place in the log, from 0; None while pending.
@@ -132,6 +135,7 @@ class EnvelopeRow:
     recipients: tuple[Recipient, ...]
     accepted_at: int
     promise: bytes
+    blind: bytes
     ref: bytes | None = None
     leaf_index: int | None = None
     counters: tuple[int, ...] | None = None
@@ -237,8 +241,7 @@ class MailboxItem:
         body: The body's ciphertext; None for an auditor.
         audit: The audit record's ciphertext.
         wrap: This desk's wrap; None when the envelope reuses one, see ``Store.wrap``.
-        counters: Its place in the mailbox of every recipient, in the order of the core's ``to``:
-            without them nobody can recompute the leaf.
+        proof: With the counter, what this desk needs to recompute the leaf.
     """
 
     counter: int
@@ -248,7 +251,7 @@ class MailboxItem:
     body: bytes | None
     audit: bytes
     wrap: bytes | None
-    counters: tuple[int, ...] = ()
+    proof: CounterProof
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, select
 
+from comity_protocol.leaves import commit_counters, prove_counter
 from comity_protocol.merkle import leaf_hash
 from comity_server.store import (
     AUDIT_KIND,
@@ -153,25 +154,14 @@ def read_mailbox(
             _BODY,
             envelopes.c.audit,
             envelopes.c.recipients,
+            envelopes.c.blind,
             envelopes.c.counters,
         )
         .join(envelopes, envelopes.c.leaf_index == mailbox_items.c.leaf_index)
         .where(addressed, mailbox_items.c.counter <= last)
         .order_by(mailbox_items.c.counter)
     )
-    return [
-        MailboxItem(
-            counter=row.counter,
-            leaf_index=row.leaf_index,
-            core=row.core,
-            signature=row.signature,
-            body=row.body,
-            audit=row.audit,
-            wrap=unpack_recipients(row.recipients)[row.position].wrap,
-            counters=unpack_counters(row.counters),
-        )
-        for row in rows
-    ]
+    return [_item(row) for row in rows]
 
 
 def read_wrap(connection: Connection, envelope_id: bytes, desk: bytes) -> bytes | None:
@@ -315,9 +305,29 @@ def _envelope(row: _Row) -> EnvelopeRow:
         recipients=unpack_recipients(row.recipients),
         accepted_at=row.accepted_at,
         promise=row.promise,
+        blind=row.blind,
         ref=row.ref,
         leaf_index=row.leaf_index,
         counters=None if row.counters is None else unpack_counters(row.counters),
+    )
+
+
+def _item(row: _Row) -> MailboxItem:
+    recipients = unpack_recipients(row.recipients)
+    own = recipients[row.position]
+    commitments = commit_counters(
+        [to.desk for to in recipients], unpack_counters(row.counters), row.blind
+    )
+    return MailboxItem(
+        counter=row.counter,
+        leaf_index=row.leaf_index,
+        core=row.core,
+        signature=row.signature,
+        body=row.body,
+        audit=row.audit,
+        wrap=own.wrap,
+        # SPEC [L-7]: a recipient learns its own mailbox counter and nobody else's.
+        proof=prove_counter(row.position, own.desk, row.blind, commitments),
     )
 
 

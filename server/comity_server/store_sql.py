@@ -60,6 +60,7 @@ from comity_server.store import (
     StoreUnavailableError,
 )
 from comity_server.store_values import (
+    commitments_of,
     envelope_values,
     mailbox_values,
     pack_counters,
@@ -577,7 +578,7 @@ def _leaf(row: Row) -> bytes:
         case StatementRow():
             return statement_leaf(row.payload)
         case EnvelopeRow():
-            return envelope_leaf(row.core_hash, row.counters or ())
+            return envelope_leaf(row.core_hash, commitments_of(row))
         case ReceiptRow():
             return receipt_leaf(row.payload)
         case _:

@@ -9,6 +9,7 @@ from struct import Struct, pack, unpack
 from typing import Final
 
 from comity_protocol.identifiers import ID_BYTES
+from comity_protocol.leaves import commit_counters
 from comity_server.store import EnvelopeRow, ReceiptRow, Recipient, StatementRow
 
 # Desk, epoch, kind, length of the wrap that follows: 0 when there is none.
@@ -47,6 +48,7 @@ def envelope_values(row: EnvelopeRow) -> tuple[object, ...]:
         row.ref,
         row.accepted_at,
         row.promise,
+        row.blind,
         row.leaf_index,
         None if row.counters is None else pack_counters(row.counters),
     )
@@ -60,6 +62,11 @@ def mailbox_values(row: EnvelopeRow) -> list[tuple[object, ...]]:
             zip(row.recipients, row.counters or (), strict=True)
         )
     ]
+
+
+def commitments_of(row: EnvelopeRow) -> tuple[bytes, ...]:
+    """Commit to the counters of an integrated envelope, in the order of its recipients."""
+    return commit_counters([to.desk for to in row.recipients], row.counters or (), row.blind)
 
 
 def receipt_values(row: ReceiptRow) -> tuple[object, ...]:

@@ -16,7 +16,14 @@ import pytest
 from sqlalchemy import Executable, create_engine, delete, insert, make_url, text, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from comity_protocol.leaves import envelope_leaf, receipt_leaf, statement_leaf
+from comity_protocol.leaves import (
+    CounterProof,
+    commit_counters,
+    counter_blind,
+    envelope_leaf,
+    receipt_leaf,
+    statement_leaf,
+)
 from comity_protocol.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from comity_server import tables
 from comity_server.store import (
@@ -78,6 +85,7 @@ def envelope(
         recipients=tuple(to),
         accepted_at=1_800_000_000 + number,
         promise=b"promise %d" % number,
+        blind=name("blind", number)[:16],
         ref=ref,
     )
 
@@ -96,6 +104,22 @@ def receipt(
         accepted_at=1_800_000_000,
         promise=b"promise",
     )
+
+
+def leaf(row: EnvelopeRow, *counters: int) -> bytes:
+    """The log entry of an envelope that got these counters."""
+    return envelope_leaf(row.core_hash, commitments(row, *counters))
+
+
+def proof(row: EnvelopeRow, *counters: int, position: int = 0) -> CounterProof:
+    """What one recipient of an envelope is given."""
+    hidden = list(commitments(row, *counters))
+    del hidden[position]
+    return CounterProof(counter_blind(row.blind, row.recipients[position].desk), tuple(hidden))
+
+
+def commitments(row: EnvelopeRow, *counters: int) -> tuple[bytes, ...]:
+    return commit_counters([to.desk for to in row.recipients], counters, row.blind)
 
 
 def statement(number: int, *, desk: bytes | None = ALPHA) -> StatementRow:
@@ -383,7 +407,7 @@ async def test_a_receipt_is_stored_once_and_integrated_after_the_envelopes(store
     assert done.receipts == (stored, stored)
     assert again.receipts == (stored,)
     assert await store.leaves(0, 10) == [
-        envelope_leaf(envelope(1).core_hash, (1, 1)),
+        leaf(envelope(1), 1, 1),
         receipt_leaf(receipt(1).payload),
     ]
 
@@ -498,7 +522,7 @@ async def test_two_integrators_leave_no_gap_and_lose_nothing(place: Place) -> No
         assert [item.leaf_index for item in items] == [
             found.leaf_index for found in placed if desk in {to.desk for to in found.recipients}
         ]
-    assert leaves == [envelope_leaf(found.core_hash, found.counters or ()) for found in placed]
+    assert leaves == [leaf(found, *(found.counters or ())) for found in placed]
     assert (head.size, head.root) == (500, frontier_of(leaves).root)
 
 
@@ -512,7 +536,7 @@ async def test_the_root_and_the_frontier_are_those_of_the_leaves(store: Store) -
 
     leaves = await all_leaves(store)
     assert leaves == [
-        *(envelope_leaf(envelope(n).core_hash, (n + 1, n + 1)) for n in range(5)),
+        *(leaf(envelope(n), n + 1, n + 1) for n in range(5)),
         receipt_leaf(receipt(1).payload),
         statement_leaf(statement(1).payload),
     ]
@@ -694,17 +718,52 @@ async def test_a_device_gets_its_boxes_and_its_desk_s_chain(store: Store) -> Non
 async def test_a_mailbox_holds_what_is_addressed_to_the_desk_and_nothing_else(
     store: Store,
 ) -> None:
-    await accept(
-        store,
-        envelope(1),
-        envelope(2, to=(recipient(GAMMA),)),
-        envelope(3, sender=GAMMA, to=(recipient(ALPHA), recipient(GAMMA))),
-    )
+    first = envelope(1)
+    third = envelope(3, sender=GAMMA, to=(recipient(ALPHA), recipient(GAMMA)))
+    await accept(store, first, envelope(2, to=(recipient(GAMMA),)), third)
 
     assert await store.mailbox(ALPHA, 0, 10) == [
-        MailboxItem(1, 0, b"core 1", bytes(64), b"body", b"audit", b"wrap" + ALPHA, (1, 1)),
-        MailboxItem(2, 2, b"core 3", bytes(64), b"body", b"audit", b"wrap" + ALPHA, (2, 2)),
+        MailboxItem(
+            counter,
+            index,
+            row.core,
+            bytes(64),
+            b"body",
+            b"audit",
+            b"wrap" + ALPHA,
+            proof(row, *counters),
+        )
+        for counter, index, row, counters in ((1, 0, first, (1, 1)), (2, 2, third, (2, 2)))
     ]
+
+
+async def test_a_mailbox_item_leads_to_the_leaf_and_holds_nobody_else_s_counter(
+    store: Store,
+) -> None:
+    """[L-7] [R-3] Each recipient comes to the same leaf from what it alone is given."""
+    to = (recipient(ALPHA), recipient(AUDITOR, kind=AUDIT_KIND), recipient(BETA))
+    await accept(store, envelope(1), envelope(2, to=(recipient(BETA),)), row := envelope(3, to=to))
+
+    items = [(await store.mailbox(entry.desk, 0, 10))[-1] for entry in to]
+
+    assert [item.counter for item in items] == [2, 1, 3]
+    assert [item.proof for item in items] == [
+        proof(row, 2, 1, 3, position=position) for position in range(3)
+    ]
+    assert {
+        envelope_leaf(row.core_hash, item.proof.commitments(position, to[position].desk, counter))
+        for position, (item, counter) in enumerate(zip(items, (2, 1, 3), strict=True))
+    } == {(await all_leaves(store))[2]}
+
+
+async def test_an_envelope_that_comes_again_keeps_its_first_blind(store: Store) -> None:
+    """[R-2] [L-7]"""
+    await accept(store, envelope(1), integrate=False)
+
+    again = await accept(store, replace(envelope(1), blind=bytes(16)))
+
+    assert again.envelopes[0].blind == envelope(1).blind
+    assert await all_leaves(store) == [leaf(envelope(1), 1, 1)]
 
 
 async def test_a_mailbox_is_read_in_pages(store: Store) -> None:
@@ -943,7 +1002,7 @@ async def test_a_log_whose_head_was_set_back_is_not_written_over(
         await accept(store, envelope(2))
 
     assert await store.envelope(envelope(2).id) is None
-    assert await store.leaves(0, 10) == [envelope_leaf(envelope(1).core_hash, (1, 1))]
+    assert await store.leaves(0, 10) == [leaf(envelope(1), 1, 1)]
 
 
 # Databases that the relay must not start on.
@@ -952,9 +1011,9 @@ async def test_a_log_whose_head_was_set_back_is_not_written_over(
 async def test_tables_of_another_version_are_refused(place: Place) -> None:
     async with place.opened():
         pass
-    await place.execute(update(tables.schema_version).values(version=2))
+    await place.execute(update(tables.schema_version).values(version=tables.SCHEMA_VERSION + 1))
 
-    with pytest.raises(SchemaError, match="tables of version 2, expected 1"):
+    with pytest.raises(SchemaError, match=r"tables of version \d, expected \d"):
         async with place.opened():
             pass
 

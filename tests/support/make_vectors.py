@@ -33,7 +33,13 @@ from comity_protocol.envelope import (
 from comity_protocol.epochs import EpochSecret, NewEpoch, box_for, box_hash
 from comity_protocol.identifiers import DeploymentId, DeskId, DeviceId, EnvelopeId, OfficerId
 from comity_protocol.keys import Context, FastKey, FullKey, SealKey, box_encrypt, derive, key_id
-from comity_protocol.leaves import envelope_leaf, receipt_leaf, statement_leaf
+from comity_protocol.leaves import (
+    commit_counters,
+    envelope_leaf,
+    prove_counter,
+    receipt_leaf,
+    statement_leaf,
+)
 from comity_protocol.padding import pad_audit, pad_body
 from comity_protocol.receipts import Promise, Receipt, Signed, sign_promise, sign_receipt
 from comity_protocol.statements import (
@@ -293,11 +299,16 @@ def make_receipts() -> None:
             name, "verify promise", "Q-2", outcome, "by the relay key", relay=b64(RELAY.public),
             what=b64(asked), signed=b64(given.serialize()),
         )  # fmt: skip
+    desks, blind = [fixed("desk a", 16), fixed("desk b", 16)], fixed("blind", 16)
+    hidden = commit_counters(desks, [1, 300], blind)
     write(
-        "leaves", "leaves", "K-5", "accepted", "statement, envelope (1, 300), receipt",
-        payload=b64(b"payload"), core_hash=b64(what),
-        expect=[b64(leaf) for leaf in (
-            statement_leaf(b"payload"), envelope_leaf(what, [1, 300]), receipt_leaf(b"payload"),
+        "leaves", "leaves", "L-7", "accepted",
+        "statement, envelope with counters 1 and 300, receipt; what the second desk is given",
+        payload=b64(b"payload"), core_hash=b64(what), blind=b64(blind),
+        desks=[b64(desk) for desk in desks],
+        expect=[b64(value) for value in (
+            statement_leaf(b"payload"), envelope_leaf(what, hidden), receipt_leaf(b"payload"),
+            serialize(prove_counter(1, desks[1], blind, hidden).to_value()),
         )],
     )  # fmt: skip
     lengths = [0, 127, 128, 255, 256, 511, 1_023, 1_024, 2_000, 100_000]

@@ -17,6 +17,7 @@ import pytest
 from comity_protocol.acts import Act, Body, act_id, verify_act
 from comity_protocol.audit import AuditRecord, verify_projection
 from comity_protocol.directory import Directory
+from comity_protocol.encoding import serialize
 from comity_protocol.envelope import (
     Core,
     Upload,
@@ -30,7 +31,13 @@ from comity_protocol.epochs import open_box
 from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import DeploymentId, DeskId, DeviceId
 from comity_protocol.keys import Context, SealKey, verify_fast
-from comity_protocol.leaves import envelope_leaf, receipt_leaf, statement_leaf
+from comity_protocol.leaves import (
+    commit_counters,
+    envelope_leaf,
+    prove_counter,
+    receipt_leaf,
+    statement_leaf,
+)
 from comity_protocol.padding import pad_audit, pad_body
 from comity_protocol.receipts import Receipt, Signed, verify_promise
 from comity_protocol.statements import SignedStatement
@@ -117,11 +124,14 @@ def _verify_promise(given: _Input) -> None:
 
 
 def _leaves(given: _Input) -> list[str]:
-    payload = _bytes(given["payload"])
+    payload, blind = _bytes(given["payload"]), _bytes(given["blind"])
+    desks = [_bytes(desk) for desk in given["desks"]]
+    hidden = commit_counters(desks, [1, 300], blind)
     leaves = (
         statement_leaf(payload),
-        envelope_leaf(_bytes(given["core_hash"]), [1, 300]),
+        envelope_leaf(_bytes(given["core_hash"]), hidden),
         receipt_leaf(payload),
+        serialize(prove_counter(1, desks[1], blind, hidden).to_value()),
     )
     return [base64.b64encode(leaf).decode() for leaf in leaves]
 

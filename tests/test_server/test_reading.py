@@ -13,7 +13,7 @@ from comity_protocol.directory import Directory
 from comity_protocol.encoding import parse
 from comity_protocol.envelope import Core, Part, core_hash
 from comity_protocol.keys import Context, random_bytes
-from comity_protocol.leaves import envelope_leaf, statement_leaf
+from comity_protocol.leaves import CounterProof, envelope_leaf, statement_leaf
 from comity_protocol.merkle import leaf_hash, verify_inclusion
 from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_protocol.statements import SignedStatement, parse_signatures
@@ -21,7 +21,7 @@ from comity_server.log import parse_tile_index, serialize_tile_index
 from comity_server.problems import Refused
 from comity_server.store import MAILBOX_BYTES_MAX
 from support.relay import Relay, Stand, relay, small_world, wait_until
-from support.world import Member
+from support.world import Member, core_of
 
 
 def _log_key(stand: Relay) -> VerifierKey:
@@ -264,7 +264,11 @@ async def test_an_envelope_is_proven_to_be_in_the_log(stand: Stand) -> None:
     proof = answer.value
     checkpoint = open_checkpoint(proof["note"], _log_key(stand.relay))
 
-    hashed = leaf_hash(envelope_leaf(core_hash(sealed.upload.core), place["counters"]))
+    to = [entry.desk for entry in core_of(sealed).to]
+    commitments = CounterProof.of(place["proof"]).commitments(
+        to.index(stand.sender.desk), stand.sender.desk, place["counter"]
+    )
+    hashed = leaf_hash(envelope_leaf(core_hash(sealed.upload.core), commitments))
     verify_inclusion(hashed, proof["index"], checkpoint.size, checkpoint.root, proof["proof"])
 
 

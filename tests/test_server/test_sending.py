@@ -11,7 +11,7 @@ from comity_protocol.encoding import serialize
 from comity_protocol.envelope import Core, Kind, Part, Sealed, Upload, core_hash, seal
 from comity_protocol.identifiers import DeskId, EnvelopeId
 from comity_protocol.keys import Context, random_bytes
-from comity_protocol.leaves import receipt_hash
+from comity_protocol.leaves import CounterProof, envelope_leaf, receipt_hash
 from comity_protocol.receipts import Receipt, Signed, sign_receipt, verify_promise
 from comity_protocol.statements import Policy
 from comity_server.members import View
@@ -25,7 +25,7 @@ from comity_server.store import (
     StoreUnavailableError,
 )
 from support.relay import Relay, Stand, audited_world, relay, small_world, wait_until
-from support.world import Member, lead
+from support.world import Member, core_of, lead
 
 Codes = tuple[int, str]
 
@@ -640,11 +640,61 @@ async def test_where_an_envelope_stands_is_told_to_those_whom_it_concerns(stand:
         await stand.relay.as_device(stranger, "GET", "/v1/wraps/nothing"),
     ]
 
-    assert by_sender.value == by_receiver.value
+    for name in ("promise", "index", "counter"):
+        assert by_sender.value[name] == by_receiver.value[name]
     assert by_sender.value["promise"] == [answer.promise.payload, answer.promise.signature]
     assert by_sender.value["index"] == stand.relay.context.relay.size - 4 - 1
-    assert by_sender.value["counters"] == [1, 1]
+    assert by_sender.value["counter"] == 1
+    assert by_sender.value["proof"] != by_receiver.value["proof"]
     assert len({str(each.problem | {"trace_id": ""}) for each in refused}) == 1
+
+
+async def test_nobody_is_told_how_much_mail_another_desk_gets(tmp_path: Path) -> None:
+    """[L-7] Not in a page, not over the socket, and not of one envelope."""
+    world, sender, receiver, auditor = audited_world()
+    members = {id_: world.active(id_)[0] for id_ in (sender, receiver, auditor)}
+    async with relay(tmp_path, world) as running:
+        await running.publish()
+        for _ in range(3):
+            await running.send(members[receiver], sender)
+        async with running.socket(members[auditor]) as socket:
+            await socket.put("follow", 3)
+            sealed, _ = await running.send(members[sender], receiver)
+            pushed = await socket.get()
+        third = world.create_desk("XB", policy=world.directory.desks[receiver].policy)
+        await running.publish()
+        skewed, _ = await running.send(members[sender], third)
+        path = f"/v1/envelopes/{skewed.id.hex()}"
+        places = {
+            id_: (await running.as_device(members[id_], "GET", path)).value
+            for id_ in (sender, auditor)
+        }
+        (stored,) = (await running.as_device(world.active(third)[0], "GET", "/v1/mailbox")).value[
+            "items"
+        ]
+
+    assert (pushed[0], pushed[1], len(pushed)) == ("item", 4, 9)
+    assert {id_: place["counter"] for id_, place in places.items()} == {sender: 5, auditor: 5}
+    assert stored[0] == 1
+    leaves = {
+        envelope_leaf(
+            core_hash(skewed.upload.core),
+            CounterProof.of(proof).commitments(_place(skewed, id_), id_, counter),
+        )
+        for id_, counter, proof in (
+            (third, stored[0], stored[7]),
+            *((id_, place["counter"], place["proof"]) for id_, place in places.items()),
+        )
+    }
+    assert len(leaves) == 1
+    # Random blinds and hashes are all that there is beside the own counter.
+    for proof in (pushed[8], stored[7], *(place["proof"] for place in places.values())):
+        assert [len(proof[0]), *map(len, proof[1])] == [12, 32, 32]
+    assert core_of(sealed).recipient(auditor) is not None
+
+
+def _place(sealed: Sealed, desk: DeskId) -> int:
+    return [entry.desk for entry in core_of(sealed).to].index(desk)
 
 
 async def test_a_body_that_is_too_large_is_refused_before_it_is_read(stand: Stand) -> None:

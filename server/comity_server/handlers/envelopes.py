@@ -2,12 +2,15 @@
 
 from aiohttp import web
 
-from comity_protocol.encoding import parse
+from comity_protocol.encoding import Value, parse
+from comity_protocol.leaves import prove_counter
 from comity_protocol.limits import RECEIPT_BYTES_MAX, UPLOAD_BYTES_MAX
 from comity_server import access
 from comity_server.context import CONTEXT
 from comity_server.handlers import replies
 from comity_server.query import require_none
+from comity_server.store import EnvelopeRow
+from comity_server.store_values import commitments_of
 
 _SIGNED_RECEIPT_BYTES_MAX = RECEIPT_BYTES_MAX + 128
 
@@ -32,9 +35,14 @@ async def get_envelope(request: web.Request) -> web.Response:
     caller = access.caller_of_get(request)
     require_none(request)
     row = await access.envelope_for(context, caller, access.envelope_id_of(request))
-    counters = None if row.counters is None else list(row.counters)
+    counter, proof = _place(row, caller.desk)
     return replies.binary(
-        {"promise": parse(row.promise), "index": row.leaf_index, "counters": counters}
+        {
+            "promise": parse(row.promise),
+            "index": row.leaf_index,
+            "counter": counter,
+            "proof": proof,
+        }
     )
 
 
@@ -44,3 +52,13 @@ async def get_wrap(request: web.Request) -> web.Response:
     caller = access.caller_of_get(request)
     require_none(request)
     return replies.binary(await access.wrap_for(context, caller, access.envelope_id_of(request)))
+
+
+def _place(row: EnvelopeRow, desk: bytes) -> tuple[int | None, Value]:
+    """Give the counter that an envelope has in the mailbox of a desk, and the proof of it."""
+    places = [place for place, to in enumerate(row.recipients) if to.desk == desk]
+    if row.counters is None or not places:
+        return None, None
+    # SPEC [L-7]: a recipient learns its own mailbox counter and nobody else's.
+    proof = prove_counter(places[0], desk, row.blind, commitments_of(row))
+    return row.counters[places[0]], proof.to_value()
