@@ -145,10 +145,11 @@ class Witnesses:
     ) -> list[SignatureLine]:
         """Ask all to cosign; give the lines of those who did, at most one a witness."""
         lines: dict[tuple[str, bytes], SignatureLine] = {}
-        pending = {
+        tasks = {
             asyncio.create_task(witness.cosign(note, size, consistency))
             for witness in self._witnesses
         }
+        pending = set(tasks)
         deadline: float | None = None
         loop = asyncio.get_running_loop()
         try:
@@ -165,7 +166,8 @@ class Witnesses:
                 if len(lines) >= quorum and deadline is None:
                     deadline = loop.time() + GRACE_SECONDS
         finally:
-            for task in pending:
+            # All of them: two may have failed at once, as when the store is gone.
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         return list(lines.values())

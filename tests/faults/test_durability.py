@@ -108,10 +108,15 @@ async def running(
         line.seen = note_hash(note)
         if quiet:
             assert await process.stop() == 0
+            published = process.events().count("checkpoint-published")
             process = make(QUIET, before)
             stack.push_async_callback(process.kill)
             await process.start()
             line.url = process.url
+            # The last that it does of its own accord; what it writes there is nobody's promise.
+            async with asyncio.timeout(30):
+                while process.events().count("checkpoint-published") == published:
+                    await asyncio.sleep(0.02)
         yield Running(process, line, *members)
 
 
