@@ -232,5 +232,9 @@ def test_a_desk_is_found_by_name_party_authority_or_digits() -> None:
     assert name_of(court, profile, desks) == f"XB/court {court.hex()[:8]}"
     with pytest.raises(ProfileError, match=r"2 desks fit 'XB': XB/.*; write more digits"):
         find_desk("XB", profile, desks)
+    assert find_desk(court.hex()[:8], profile, desks) == court
     with pytest.raises(ProfileError, match="no desk is called 'XZ'"):
         find_desk("XZ", profile, desks)
+    # A State's code may be made of hexadecimal digits, as DE and BE are.
+    with pytest.raises(ProfileError, match="no desk is called"):
+        find_desk(court.hex()[:2], profile, desks)

@@ -1,5 +1,6 @@
 """Acts on the screen: every field that an act says, in the order of the form."""
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from comity_client.cli.shell import Shell
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from comity_protocol.identifiers import EnvelopeId
 
 _SHOWN_MAX: Final = 8
+_WIDTH: Final = 15
+_OVERRIDES: Final = re.compile("[\u202d\u202e]")
 _SILENT: Final = frozenset({"event", "exchange", "salt", "head"})
 _LABELS: Final = {
     "urgency_reason": "urgent for",
@@ -53,7 +56,11 @@ def act_document(act: Act | None) -> dict[str, object] | None:
 
 
 def act_lines(act: Act | None) -> list[str]:
-    """Write what an act says, one line a field and its text last."""
+    """Write what an act says: each field under its label, and its text last.
+
+    Lines of a field after its first are indented, so that what somebody wrote into one does not
+    look like another. Characters that override the reading direction are written out.
+    """
     document = act_document(act)
     if document is None:
         return ["the body is sealed to others; your desk gets the audit record"]
@@ -63,10 +70,19 @@ def act_lines(act: Act | None) -> list[str]:
         label = _LABELS.get(name, name)
         match value:
             case list():
-                lines += [f"{label:<15}{_line(one)}" for one in value]
+                lines += [line for one in value for line in _lines(label, one)]
             case _:
-                lines.append(f"{label:<15}{_line(value)}")
-    return [*lines, "", *str(text).split("\n")] if text is not None else lines
+                lines += _lines(label, value)
+    return [*lines, "", *_visible(str(text)).split("\n")] if text is not None else lines
+
+
+def _lines(label: str, value: object) -> list[str]:
+    first, *rest = _visible(_line(value)).split("\n")
+    return [f"{label:<{_WIDTH}}{first}", *(f"{'':<{_WIDTH}}{line}" for line in rest)]
+
+
+def _visible(text: str) -> str:
+    return _OVERRIDES.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)
 
 
 def _plain(value: object) -> object:

@@ -6,6 +6,7 @@ Nothing here needs a passphrase or the network.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from comity_client.cli.shell import Shell
 from comity_client.profile import STATE_FILE, Profile, ProfileError
@@ -13,6 +14,9 @@ from comity_client.state import State, open_state
 from comity_protocol.chain import Desk
 from comity_protocol.directory import UnknownDeskError
 from comity_protocol.identifiers import DeskId, short
+
+DIGITS_MIN: Final = 8
+"""Digits of a desk's id that stand for it; with fewer, a State's code such as DE would be one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,8 @@ def find_desk(text: str, profile: Profile, desks: dict[DeskId, Desk]) -> DeskId:
     """Give the desk that somebody means by a name.
 
     In this order: the officer's own name for it; ``PARTY`` or ``PARTY/authority`` when exactly one
-    desk fits, which the State's custodians vouch for; the id or its unique first digits.
+    desk fits, which the State's custodians vouch for; the id or its unique first digits, eight or
+    more, so that a code that is mistyped or not there never means another State's desk.
 
     Raises:
         ProfileError: No desk fits, or several do; the message lists them.
@@ -124,7 +129,7 @@ def find_desk(text: str, profile: Profile, desks: dict[DeskId, Desk]) -> DeskId:
         and authority in ("", desk.authority.value)
         and desk.id != profile.desk
     ]
-    if not found:
+    if not found and len(text) >= DIGITS_MIN:
         found = [id_ for id_ in desks if id_.hex().startswith(text.lower())]
     if len(found) == 1:
         return found[0]

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from comity_client.cli.exits import Exit
-from comity_client.cli.known import find_desk, name_of
+from comity_client.cli.known import DIGITS_MIN, find_desk, name_of
 from comity_client.cli.shell import Shell
 from comity_client.desk import Desk, Stage, Status
 from comity_client.drafts import DraftError
@@ -128,12 +128,14 @@ def find_to(desk: Desk, text: str) -> DeskId:
 
 
 def find_exchange(desk: Desk, text: str) -> ExchangeId:
-    """Give the exchange whose id begins so.
+    """Give the exchange whose id begins so, with eight digits or more.
 
     Raises:
         ProfileError: None does, or several do.
     """
-    found = sorted(one.id for one in desk.exchanges() if one.id.hex().startswith(text.lower()))
+    # Fewer digits are a slip of the hand, which must not answer another exchange.
+    known = desk.exchanges() if len(text) >= DIGITS_MIN else ()
+    found = sorted(one.id for one in known if one.id.hex().startswith(text.lower()))
     if len(found) != 1:
         listed = f": {', '.join(short(id_) for id_ in found)}" if found else ""
         raise ProfileError(
