@@ -21,7 +21,7 @@ from comity_client.opener import Opener, Parts
 from comity_client.seeds import Seeds
 from comity_client.state import Newest, State
 from comity_client.sync import Synchroniser, log_key
-from comity_client.threads import Threads
+from comity_client.threads import Threads, read_own_upload
 from comity_protocol.acts import Act, Body, Gossip, sign_act
 from comity_protocol.audit import project
 from comity_protocol.checkpoint import note_hash
@@ -32,7 +32,6 @@ from comity_protocol.envelope import (
     Kind,
     Sealed,
     Sender,
-    Upload,
     addresses,
     seal,
 )
@@ -168,10 +167,8 @@ class Composer:
 
     def reopen(self, serialized: bytes) -> Reopened:
         """Open an own queued envelope again."""
-        upload = Upload.parse(serialized)
-        core = Core.parse(upload.core)
-        wraps = dict(zip((entry.desk for entry in core.to), upload.wraps, strict=False))
-        parts = Parts(core=core, body=upload.body, audit=upload.audit, wrap=wraps.get(self._own))
+        upload, core, wrap = read_own_upload(serialized)
+        parts = Parts(core=core, body=upload.body, audit=upload.audit, wrap=wrap)
         return Reopened(core, self._opener.act(parts, self._sync.directory.desk(self._own)))
 
     def _require_fresh(

@@ -52,14 +52,14 @@ from comity_client.profile import KEYS_FILE, STATE_FILE, Profile, read_profile, 
 from comity_client.seeds import Seeds
 from comity_client.state import Alarm, Newest, State, create_state, open_state
 from comity_client.sync import Synchroniser
-from comity_client.threads import Threads
+from comity_client.threads import Threads, read_own_upload
 from comity_client.tiles import LogReader
 from comity_client.tokens import TokenMaker
 from comity_client.transport import RelayClient, Sleep
 from comity_protocol.acts import SALT_BYTES, Act, Event
 from comity_protocol.audit import AuditRecord
 from comity_protocol.directory import Directory
-from comity_protocol.envelope import Core, Kind, Upload, verify_core
+from comity_protocol.envelope import Core, Kind, verify_core
 from comity_protocol.epochs import EpochSecret
 from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.exchange import Exchange, RefusedError, Step, apply
@@ -565,10 +565,7 @@ class Desk:
         ).fetchone()
         if row is None:
             raise UnknownEnvelopeError(f"envelope {short(envelope)} is not on this device")
-        upload = Upload.parse(row[0])
-        core = Core.parse(upload.core)
-        wraps = dict(zip((entry.desk for entry in core.to), upload.wraps, strict=False))
-        wrap = wraps.get(self._own)
+        upload, core, wrap = read_own_upload(row[0])
         return self._open(Parts(core=core, body=upload.body, audit=upload.audit, wrap=wrap), None)
 
     def _unsealed(self, envelope: EnvelopeId) -> Status:

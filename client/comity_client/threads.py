@@ -25,6 +25,7 @@ from comity_protocol.envelope import (
     audit_root,
     check_reference,
     open_wrap,
+    parse_upload,
     thread_of,
 )
 from comity_protocol.errors import VerificationError
@@ -119,10 +120,8 @@ class Threads:
         ).fetchone()
         if row is None:
             raise VerificationError("act names an envelope that this desk does not hold [X-5]")
-        upload = Upload.parse(row[0])
-        core = Core.parse(upload.core)
-        wraps = dict(zip((to.desk for to in core.to), upload.wraps, strict=False))
-        return core, wraps.get(core.sender)
+        _, core, wrap = read_own_upload(row[0])
+        return core, wrap
 
     def _own(self, exchange: ExchangeId, desk: DeskId) -> list[EnvelopeId]:
         rows = self._state.connection.execute(
@@ -137,3 +136,13 @@ class Threads:
         self._roots[core.id] = (core, root)
         if len(self._roots) > ROOTS_CACHED_MAX:
             self._roots.popitem(last=False)
+
+
+def read_own_upload(data: bytes) -> tuple[Upload, Core, bytes | None]:
+    """Read an envelope as the own desk posts it; give it with its core and the own desk's wrap.
+
+    The wrap is None when the envelope refers to an earlier one's.
+    """
+    upload, core = parse_upload(data)
+    wraps = dict(zip((entry.desk for entry in core.to), upload.wraps, strict=False))
+    return upload, core, wraps.get(core.sender)
