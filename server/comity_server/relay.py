@@ -611,10 +611,12 @@ def _resolve(entry: Entry, promise: bytes) -> None:
 
 
 def _fail(batch: Sequence[Entry], error: Exception) -> None:
-    """Refuse a whole batch, as busy when the store could not be asked."""
-    refused = Refused("internal", "the relay could not do it")
+    """Refuse a whole batch: as busy when the store could not be asked, else as a fault of ours."""
     if isinstance(error, StoreError):
+        observe.alarm("check-failed", error)
         refused = Refused("busy", "the store could not be asked", retry_after=2)
-    observe.alarm("pipeline-failed", error, rows=len(batch))
+    else:
+        observe.alarm("pipeline-failed", error, rows=len(batch))
+        refused = Refused("internal", "the relay could not do it")
     for entry in batch:
         entry.refuse(refused)
