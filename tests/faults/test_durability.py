@@ -36,6 +36,7 @@ from support.load import AgainError, Ledger, Line, insist_on_statement
 from support.postgres import PostgresServer
 from support.process import RelayProcess, watching_witness
 from support.recount import recount
+from support.relay import wait_until
 from support.world import Member, World, lead
 
 ACKNOWLEDGEMENTS = 30
@@ -114,9 +115,7 @@ async def running(
             await process.start()
             line.url = process.url
             # The last that it does of its own accord; what it writes there is nobody's promise.
-            async with asyncio.timeout(30):
-                while process.events().count("checkpoint-published") == published:
-                    await asyncio.sleep(0.02)
+            await wait_until(lambda: process.events().count("checkpoint-published") > published)
         yield Running(process, line, *members)
 
 
