@@ -23,6 +23,10 @@ from comity_protocol.merkle import TILE_WIDTH
 BUNDLES_MAX: Final = 256
 """Bundles of 256 entries read in one go: 65,536 entries, 2.3 MB."""
 
+BUNDLES_BEFORE_SENDING: Final = 16
+"""Bundles read before something is sealed or sent: enough for whoever counted lately, and no long
+wait on a bad line for whoever did not."""
+
 _MARK: Final = "counted"
 
 

@@ -3,6 +3,9 @@
 import pytest
 
 from comity_client.census import Count, WithheldStatementError
+from comity_client.cli.online import wait_until
+from comity_client.cli.shell import Shell
+from comity_client.desk import Stage
 from comity_client.relay_answers import StatementPage
 from comity_protocol.errors import VerificationError
 from support.desks import LEAD
@@ -35,6 +38,20 @@ async def test_a_hidden_removal_is_found(pair: Pair) -> None:
     with pytest.raises(WithheldStatementError, match="did not give to this desk"):
         await pair.bob.desk.count_statements()
     assert [alarm.kind for alarm in pair.bob.desk.alarms()] == ["withheld"]
+
+
+async def test_a_hidden_removal_is_found_before_a_command_seals(pair: Pair) -> None:
+    # [B-13]
+    world = pair.world
+    world.remove(pair.alice.id, [world.active(pair.alice.id)[1]])
+    await pair.relay.publish()
+    pair.bob.relay.on_statements = lambda page: StatementPage(page.note, page.items[:-1])
+    shell = Shell(now=lambda: int(pair.relay.clock()), is_quiet=True)
+    envelope = pair.bob.desk.lead(pair.alice.id, LEAD)
+
+    with pytest.raises(WithheldStatementError):
+        await wait_until(shell, pair.bob.desk, envelope, "accepted")
+    assert pair.bob.desk.status(envelope).stage is Stage.QUEUED
 
 
 async def test_entries_that_are_not_the_logs_are_refused(pair: Pair) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from comity_client.census import BUNDLES_BEFORE_SENDING
 from comity_client.cli.exits import Exit
 from comity_client.cli.known import DIGITS_MIN, find_desk, name_of
 from comity_client.cli.shell import Shell
@@ -151,6 +152,8 @@ async def _sync(shell: Shell, desk: Desk) -> bool:
     try:
         with shell.step("synchronising"):
             await desk.sync()
+            # SPEC [B-13]: a removal that is hidden is found before anything is sealed.
+            await desk.count_statements(BUNDLES_BEFORE_SENDING)
             await desk.fetch()
     except OfflineError as error:
         shell.hint(f"offline: {error}")
