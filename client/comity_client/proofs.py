@@ -12,7 +12,7 @@ from typing import Final
 from comity_client.desk import Desk, UnknownEnvelopeError
 from comity_client.files import write_private
 from comity_client.sync import log_key, quorum_of
-from comity_protocol.checkpoint import LogProof, WitnessedCheckpoint, verify_log_proof
+from comity_protocol.checkpoint import WitnessedCheckpoint
 from comity_protocol.encoding import parse, serialize
 from comity_protocol.envelope import Core, core_hash
 from comity_protocol.errors import VerificationError
@@ -20,6 +20,7 @@ from comity_protocol.fields import array_of, bytes_of
 from comity_protocol.identifiers import EnvelopeId, short
 from comity_protocol.leaves import COMMITMENT_BYTES, CounterProof, envelope_leaf
 from comity_protocol.limits import RECIPIENTS_MAX
+from comity_protocol.log_proof import LogProof, verify_log_proof
 from comity_protocol.merkle import leaf_hash
 from comity_protocol.statements import Genesis
 

@@ -87,7 +87,7 @@ class LogReader:
     async def inclusion_proof(self, index: int, under: Newest) -> tuple[bytes, ...]:
         """Compute the proof that a leaf is in the log, to be kept or handed to a stranger.
 
-        It is not verified here: ``checkpoint.verify_log_proof`` does, with the leaf.
+        It is not verified here: ``log_proof.verify_log_proof`` does, with the leaf.
         """
         return await self._prove(plan_inclusion(index, under.size), under.size)
 

@@ -29,8 +29,6 @@ from aiohttp import web
 
 from comity_client.witness_state import Evidence, Seen, WitnessKey, WitnessState, open_witness
 from comity_protocol.checkpoint import (
-    SIZE_CONTENT_TYPE,
-    AddCheckpoint,
     Checkpoint,
     claimed_origin,
     cosign,
@@ -54,6 +52,7 @@ from comity_protocol.signed_note import (
     require_key_name,
     serialize_note,
 )
+from comity_protocol.witnessing import SIZE_CONTENT_TYPE, AddCheckpoint
 
 Clock = Callable[[], int]
 """Gives whole seconds since 1970-01-01T00:00:00Z."""

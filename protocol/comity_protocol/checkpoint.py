@@ -2,11 +2,11 @@
 
 A checkpoint says that the log of some origin has so many leaves and this root. The log signs it;
 witnesses, each of which keeps its own memory, add a cosignature with the time of their own clock.
-The formats are those of C2SP tlog-checkpoint, tlog-cosignature (`cosignature/v1`), tlog-proof
-and tlog-witness, byte for byte, so that anybody's tools can check ours.
+The formats are those of C2SP tlog-checkpoint and tlog-cosignature (`cosignature/v1`), byte for
+byte, so that anybody's tools can check ours.
 
-Here live the formats and their checks, without clock, network or storage. Proofs themselves are
-computed and checked in `merkle`; the witness is a program of the client.
+Here live the formats and their checks, without clock, network or storage. What is built around a
+checkpoint is in `log_proof`, for strangers, and in `witnessing`, for the talk with a witness.
 
 Rules:
 
@@ -25,19 +25,13 @@ Example:
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from http import HTTPStatus
 from typing import Final
 
 from nacl.signing import SigningKey
 
 from comity_protocol.errors import LimitError, MalformedError, VerificationError
 from comity_protocol.limits import PROOF_HASHES_MAX, WITNESSES_MAX
-from comity_protocol.merkle import (
-    EMPTY_ROOT,
-    HASH_BYTES,
-    SIZE_MAX,
-    verify_inclusion,
-)
+from comity_protocol.merkle import EMPTY_ROOT, HASH_BYTES, SIZE_MAX
 from comity_protocol.signed_note import (
     KeyType,
     Note,
@@ -48,7 +42,6 @@ from comity_protocol.signed_note import (
     encode_base64,
     parse_decimal,
     parse_note,
-    parse_signature_lines,
     serialize_note,
     verify_ed25519,
 )
@@ -58,8 +51,6 @@ from comity_protocol.signed_note import (
 COSIGNED_TIME_MAX: Final = 253_402_300_799
 
 TIME_BYTES: Final = 8
-PROOF_HEADER: Final = "c2sp.org/tlog-proof@v1"
-SIZE_CONTENT_TYPE: Final = "text/x.tlog.size"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,175 +278,36 @@ def verify_quorum(note: bytes, log: VerifierKey, quorum: Quorum) -> WitnessedChe
     )
 
 
-# Proofs that a stranger can check without any relay.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogProof:
-    """A tlog-proof: where a leaf is in the log, and the checkpoint and hashes that prove it.
-
-    Attributes:
-        index: the leaf's, counted from zero.
-        hashes: the inclusion proof, from the leaf's sibling upwards.
-        note: the checkpoint, verbatim, with its cosignatures.
-        extra: what an application wishes to add; authenticated by nothing; empty for none.
-    """
-
-    index: int
-    hashes: tuple[bytes, ...]
-    note: bytes
-    extra: bytes = b""
-
-    def serialize(self) -> bytes:
-        """Return the bytes of a `.tlog-proof` file."""
-        return (
-            "".join(
-                [
-                    f"{PROOF_HEADER}\n",
-                    f"extra {encode_base64(self.extra)}\n" if self.extra else "",
-                    f"index {self.index}\n",
-                    *(f"{encode_base64(hashed)}\n" for hashed in self.hashes),
-                    "\n",
-                ]
-            ).encode()
-            + self.note
-        )
-
-    @classmethod
-    def parse(cls, data: bytes) -> "LogProof":
-        """Read a `.tlog-proof` file, refusing whatever `serialize` would not have written.
-
-        Raises:
-            MalformedError, LimitError: it breaks the format, or the note in it does.
-
-        Source: PROTOCOL [L-4]; C2SP tlog-proof, Format.
-        """
-        head, note = _split_head(data, "proof")
-        if head[0] != PROOF_HEADER:
-            raise MalformedError(f"proof does not begin with {PROOF_HEADER}")
-        extra = b""
-        if len(head) > 1 and head[1].startswith("extra "):
-            extra = decode_base64(head.pop(1).removeprefix("extra "), "extra data")
-        if len(head) == 1 or not head[1].startswith("index "):
-            raise MalformedError("proof has no index line")
-        index = parse_decimal(head[1].removeprefix("index "), "leaf index")
-        return cls(index=index, hashes=_parse_hashes(head[2:]), note=note, extra=extra)
-
-
-def verify_log_proof(
-    proof: LogProof, leaf_hash: bytes, log: VerifierKey, quorum: Quorum
-) -> WitnessedCheckpoint:
-    """Check that a leaf is in the log and that a quorum of witnesses vouches for that log.
-
-    Returns:
-        The checkpoint, with the time at which the leaf is proven to have been in the log.
-
-    Raises:
-        MalformedError, LimitError: the note is not a checkpoint in canonical form.
-        VerificationError: a signature, the quorum or the inclusion proof does not hold.
-
-    Source: PROTOCOL [L-2], [L-3].
-    """
-    witnessed = verify_quorum(proof.note, log, quorum)
-    checkpoint = witnessed.checkpoint
-    verify_inclusion(leaf_hash, proof.index, checkpoint.size, checkpoint.root, proof.hashes)
-    return witnessed
-
-
-# The conversation of a log with a witness.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddCheckpoint:
-    """The body of a request to a witness: please cosign this, it continues what you know.
-
-    Attributes:
-        old_size: the size that the witness cosigned last, or zero.
-        hashes: the consistency proof from that size; empty from zero.
-        note: the new checkpoint, with the log's signature.
-    """
-
-    old_size: int
-    hashes: tuple[bytes, ...]
-    note: bytes
-
-    def serialize(self) -> bytes:
-        """Return the bytes of the request's body."""
-        lines = [f"old {self.old_size}\n", *(f"{encode_base64(h)}\n" for h in self.hashes), "\n"]
-        return "".join(lines).encode() + self.note
-
-    @classmethod
-    def parse(cls, data: bytes) -> "AddCheckpoint":
-        """Read a request's body, refusing whatever `serialize` would not have written.
-
-        Raises:
-            MalformedError, LimitError: it breaks the format, or the note in it does.
-
-        Source: C2SP tlog-witness, add-checkpoint.
-        """
-        head, note = _split_head(data, "request")
-        if not head[0].startswith("old "):
-            raise MalformedError("request does not begin with the old size")
-        old_size = parse_decimal(head[0].removeprefix("old "), "old size")
-        return cls(old_size=old_size, hashes=_parse_hashes(head[1:]), note=note)
-
-
-@dataclass(frozen=True, slots=True)
-class Cosigned:
-    """The witness cosigned: its line, verified, to be added to the note."""
-
-    line: SignatureLine
-    cosignature: Cosignature
-
-
-@dataclass(frozen=True, slots=True)
-class KnownSize:
-    """The witness knows another size than the old one offered; ask again from this one."""
-
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The witness refused; `status` says why: 400, 403, 404, 409 (another root), 422 or 5xx."""
-
-    status: int
-
-
-WitnessAnswer = Cosigned | KnownSize | Refused
-
-
-def parse_witness_answer(
-    *, status: int, content_type: str, body: bytes, note: bytes, witness: VerifierKey
-) -> WitnessAnswer:
-    """Read what a witness answered to `AddCheckpoint`.
+def split_head(data: bytes, what: str) -> tuple[list[str], bytes]:
+    """Split what stands before a checkpoint from it: lines, an empty line, and the note verbatim.
 
     Args:
-        status: the HTTP status.
-        content_type: the header as received.
-        body: the body as received; the caller bounds it.
-        note: the checkpoint that was offered.
-        witness: the pinned key of the witness that was asked.
+        data: as received.
+        what: its name, for messages.
 
     Raises:
-        MalformedError, LimitError: the answer breaks the format.
-        VerificationError: the witness claims success without a cosignature that verifies.
-
-    Source: C2SP tlog-witness, add-checkpoint.
+        MalformedError, LimitError: there is no empty line, or the note is no checkpoint.
     """
-    if status == HTTPStatus.OK:
-        lines = parse_signature_lines(decode_text(body, "answer"))
-        answered = Note(parse_note(note).text, lines)
-        line = answered.line_by(witness)
-        if line is None:
-            raise VerificationError(f"answer has no cosignature by {witness.name}")
-        return Cosigned(line, *_cosignatures(answered, [witness]))
-    if (
-        status == HTTPStatus.CONFLICT
-        and content_type.partition(";")[0].strip() == SIZE_CONTENT_TYPE
-    ):
-        return KnownSize(parse_decimal(decode_text(body, "answer")[:-1], "known size"))
-    return Refused(status)
+    head, gap, note = data.partition(b"\n\n")
+    if not gap:
+        raise MalformedError(f"{what} has no empty line before its checkpoint")
+    Checkpoint.parse(parse_note(note).text)
+    return decode_text(head + b"\n", what)[:-1].split("\n"), note
+
+
+def parse_hashes(lines: Sequence[str]) -> tuple[bytes, ...]:
+    """Read the hashes of a proof, one a line.
+
+    Raises:
+        LimitError: there are more than a proof in any tree has.
+        MalformedError: one is not 32 bytes in canonical base64.
+    """
+    if len(lines) > PROOF_HASHES_MAX:
+        raise LimitError(f"proof has {len(lines)} hashes, expected at most {PROOF_HASHES_MAX}")
+    hashes = tuple(decode_base64(line, "proof hash") for line in lines)
+    if any(len(hashed) != HASH_BYTES for hashed in hashes):
+        raise MalformedError(f"proof has a hash that is not {HASH_BYTES} bytes")
+    return hashes
 
 
 def _open(note: Note, log: VerifierKey) -> Checkpoint:
@@ -498,21 +350,3 @@ def _require_independent(log: VerifierKey, quorum: Quorum) -> None:
 
 def _cosigned_message(text: str, time: int) -> bytes:
     return f"cosignature/v1\ntime {time}\n{text}".encode()
-
-
-def _split_head(data: bytes, what: str) -> tuple[list[str], bytes]:
-    """Split lines, an empty line and a note, which stays as it is once it is found well-formed."""
-    head, gap, note = data.partition(b"\n\n")
-    if not gap:
-        raise MalformedError(f"{what} has no empty line before its checkpoint")
-    Checkpoint.parse(parse_note(note).text)
-    return decode_text(head + b"\n", what)[:-1].split("\n"), note
-
-
-def _parse_hashes(lines: Sequence[str]) -> tuple[bytes, ...]:
-    if len(lines) > PROOF_HASHES_MAX:
-        raise LimitError(f"proof has {len(lines)} hashes, expected at most {PROOF_HASHES_MAX}")
-    hashes = tuple(decode_base64(line, "proof hash") for line in lines)
-    if any(len(hashed) != HASH_BYTES for hashed in hashes):
-        raise MalformedError(f"proof has a hash that is not {HASH_BYTES} bytes")
-    return hashes

@@ -12,7 +12,9 @@ from typing import Final
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from yarl import URL
 
-from comity_protocol.checkpoint import (
+from comity_protocol.errors import ComityError, VerificationError
+from comity_protocol.signed_note import SignatureLine, VerifierKey
+from comity_protocol.witnessing import (
     AddCheckpoint,
     Cosigned,
     KnownSize,
@@ -20,8 +22,6 @@ from comity_protocol.checkpoint import (
     WitnessAnswer,
     parse_witness_answer,
 )
-from comity_protocol.errors import ComityError, VerificationError
-from comity_protocol.signed_note import SignatureLine, VerifierKey
 from comity_server import observe
 from comity_server.metrics import Metrics
 

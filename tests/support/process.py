@@ -18,8 +18,8 @@ from aiohttp.typedefs import Handler
 
 from comity_client.witness import make_witness_app, make_witness_runner
 from comity_client.witness_state import WitnessKey, WitnessState
-from comity_protocol.checkpoint import AddCheckpoint
 from comity_protocol.signed_note import KeyType, VerifierKey
+from comity_protocol.witnessing import AddCheckpoint
 from support.world import World
 
 START_SECONDS_MAX: Final = 60.0

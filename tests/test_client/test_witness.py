@@ -39,14 +39,8 @@ from comity_client.witness_state import (
     open_witness,
 )
 from comity_protocol.checkpoint import (
-    AddCheckpoint,
-    Cosigned,
-    KnownSize,
-    Refused,
-    WitnessAnswer,
     add_signatures,
     cosignatures,
-    parse_witness_answer,
     sign_checkpoint,
 )
 from comity_protocol.limits import (
@@ -56,6 +50,14 @@ from comity_protocol.limits import (
 )
 from comity_protocol.merkle import EMPTY_ROOT, Frontier, consistency_proof, leaf_hash
 from comity_protocol.signed_note import KeyType, Note, VerifierKey, parse_note, serialize_note
+from comity_protocol.witnessing import (
+    AddCheckpoint,
+    Cosigned,
+    KnownSize,
+    Refused,
+    WitnessAnswer,
+    parse_witness_answer,
+)
 
 ORIGIN: Final = "relay.example/log"
 NAME: Final = "witness.example/w1"

@@ -1,24 +1,17 @@
 """Checkpoints are believed by signature and quorum, and read in one form: [L-2] to [L-6]."""
 
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from hashlib import sha256
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nacl.signing import SigningKey
 
 from comity_protocol.checkpoint import (
     COSIGNED_TIME_MAX,
-    AddCheckpoint,
     Checkpoint,
     Cosignature,
-    Cosigned,
-    KnownSize,
-    LogProof,
     Quorum,
-    Refused,
-    WitnessAnswer,
     WitnessedCheckpoint,
     add_signatures,
     claimed_origin,
@@ -26,14 +19,14 @@ from comity_protocol.checkpoint import (
     cosignatures,
     note_hash,
     open_checkpoint,
-    parse_witness_answer,
+    parse_hashes,
     sign_checkpoint,
-    verify_log_proof,
+    split_head,
     verify_quorum,
 )
-from comity_protocol.errors import ComityError, LimitError, MalformedError, VerificationError
+from comity_protocol.errors import LimitError, MalformedError, VerificationError
 from comity_protocol.limits import PROOF_HASHES_MAX, WITNESSES_MAX
-from comity_protocol.merkle import EMPTY_ROOT, Frontier, inclusion_proof, leaf_hash
+from comity_protocol.merkle import EMPTY_ROOT
 from comity_protocol.signed_note import (
     KeyType,
     Note,
@@ -43,46 +36,21 @@ from comity_protocol.signed_note import (
     serialize_note,
     verify_ed25519,
 )
-
-ORIGIN = "relay.example/log"
-NOW = 1_800_000_000
-SIZE = 7
-LEAVES = [leaf_hash(b"leaf %d" % index) for index in range(SIZE)]
-ROOT = Frontier().extend(LEAVES).root
-
-
-def signing_key(number: int) -> SigningKey:
-    return SigningKey(bytes([number]) * 32)
-
-
-def witness_key(number: int) -> VerifierKey:
-    public_key = bytes(signing_key(number).verify_key)
-    return VerifierKey(f"witness.example/w{number}", KeyType.COSIGNATURE_V1, public_key)
-
-
-LOG_KEY = signing_key(200)
-LOG = VerifierKey(ORIGIN, KeyType.ED25519, bytes(LOG_KEY.verify_key))
-WITNESSES = tuple(witness_key(number) for number in range(1, 6))
-QUORUM = Quorum(3, WITNESSES)
-NOTE = sign_checkpoint(origin=ORIGIN, size=SIZE, root=ROOT, key=LOG_KEY)
-
-
-def cosignature_by(number: int, time: int, note: bytes = NOTE) -> SignatureLine:
-    return cosign(note, f"witness.example/w{number}", signing_key(number), time)
-
-
-def cosigned(*times: int, note: bytes = NOTE) -> bytes:
-    """The note with cosignatures of the first witnesses, each at its time."""
-    lines = [cosignature_by(number, time) for number, time in enumerate(times, start=1)]
-    return add_signatures(note, lines)
-
-
-PROOF = LogProof(
-    index=3,
-    hashes=inclusion_proof(3, SIZE, lambda _, start, count: LEAVES[start : start + count]),
-    note=cosigned(NOW, NOW, NOW),
+from support.notes import (
+    LOG,
+    LOG_KEY,
+    NOTE,
+    NOW,
+    ORIGIN,
+    QUORUM,
+    ROOT,
+    SIZE,
+    WITNESSES,
+    cosignature_by,
+    cosigned,
+    signing_key,
+    witness_key,
 )
-
 
 # Checkpoints.
 
@@ -417,256 +385,31 @@ def test_a_log_is_not_its_own_witness() -> None:
         verify_quorum(NOTE, LOG, Quorum(1, (own,)))
 
 
-# Proofs for strangers.
+# What stands before a checkpoint.
 
 
-def test_a_proof_of_a_leaf_is_believed_without_a_relay() -> None:
-    """[L-2] [L-3]"""
-    read = LogProof.parse(PROOF.serialize())
-
-    assert read == PROOF
-    assert verify_log_proof(read, LEAVES[3], LOG, QUORUM).sealed_time == NOW
-
-
-def test_a_proof_is_written_as_the_specification_says() -> None:
-    hashes = "".join(f"{b64encode(hashed).decode()}\n" for hashed in PROOF.hashes)
-    extra = LogProof(index=3, hashes=PROOF.hashes, note=PROOF.note, extra=b"comity")
-
-    assert PROOF.serialize() == (
-        f"c2sp.org/tlog-proof@v1\nindex 3\n{hashes}\n".encode() + PROOF.note
-    )
-    assert extra.serialize() == (
-        f"c2sp.org/tlog-proof@v1\nextra Y29taXR5\nindex 3\n{hashes}\n".encode() + PROOF.note
-    )
-    assert LogProof.parse(extra.serialize()) == extra
-
-
-def test_the_proof_of_the_only_leaf_has_no_hashes() -> None:
-    note = sign_checkpoint(origin=ORIGIN, size=1, root=LEAVES[0], key=LOG_KEY)
-    note = add_signatures(note, [cosignature_by(number, NOW, note) for number in (1, 2, 3)])
-    proof = LogProof(index=0, hashes=(), note=note)
-
-    assert LogProof.parse(proof.serialize()) == proof
-    assert verify_log_proof(proof, LEAVES[0], LOG, QUORUM).checkpoint.size == 1
+def test_lines_before_a_checkpoint_are_split_from_it() -> None:
+    assert split_head(b"one\ntwo\n\n" + NOTE, "proof") == (["one", "two"], NOTE)
 
 
 @pytest.mark.parametrize(
-    ("proof", "leaf"),
+    ("data", "message"),
     [
-        (PROOF, LEAVES[4]),
-        (LogProof(index=4, hashes=PROOF.hashes, note=PROOF.note), LEAVES[3]),
-        (LogProof(index=7, hashes=PROOF.hashes, note=PROOF.note), LEAVES[3]),
-        (LogProof(index=3, hashes=PROOF.hashes[:-1], note=PROOF.note), LEAVES[3]),
-        (LogProof(index=3, hashes=PROOF.hashes, note=cosigned(NOW, NOW)), LEAVES[3]),
+        (b"one\ntwo\n", "proof has no empty line before its checkpoint"),
+        (b"one\n\n" + NOTE.replace(b"\n7\n", b"\nseven\n"), "tree size is not a whole number"),
     ],
-    ids=["other leaf", "other index", "index outside", "too short", "thin quorum"],
 )
-def test_a_proof_of_something_else_is_refused(proof: LogProof, leaf: bytes) -> None:
-    """[L-2] [L-3]"""
-    with pytest.raises(VerificationError):
-        verify_log_proof(proof, leaf, LOG, QUORUM)
-
-
-PROOF_TEXT = PROOF.serialize().decode()
-HASH_LINE = f"{b64encode(PROOF.hashes[0]).decode()}\n"
-HOSTILE_PROOFS: dict[str, tuple[str, type[ComityError], str]] = {
-    "nothing": ("", MalformedError, "no empty line"),
-    "another version": (PROOF_TEXT.replace("@v1", "@v2"), MalformedError, "does not begin with"),
-    "no index": (PROOF_TEXT.replace("index 3\n", ""), MalformedError, "no index line"),
-    "header alone": (
-        "c2sp.org/tlog-proof@v1\n\n" + NOTE.decode(),
-        MalformedError,
-        "no index line",
-    ),
-    "negative index": (PROOF_TEXT.replace("index 3", "index -3"), MalformedError, "leaf index is"),
-    "leading zero": (PROOF_TEXT.replace("index 3", "index 03"), MalformedError, "leaf index is"),
-    "empty extra": (PROOF_TEXT.replace("index", "extra \nindex"), MalformedError, "extra data is"),
-    "extra after the index": (
-        PROOF_TEXT.replace("index 3\n", "index 3\nextra eA==\n"),
-        MalformedError,
-        "proof hash is not base64",
-    ),
-    "short hash": (
-        PROOF_TEXT.replace(HASH_LINE, "eA==\n"),
-        MalformedError,
-        "hash that is not 32 bytes",
-    ),
-    "stray bits": (
-        PROOF_TEXT.replace(HASH_LINE, f"{'A' * 42}B=\n"),
-        MalformedError,
-        "not canonical base64",
-    ),
-    "carriage return": (PROOF_TEXT.replace("3\n", "3\r\n"), MalformedError, "control characters"),
-    "trailing line": (f"{PROOF_TEXT}more\n", MalformedError, "does not begin with a dash"),
-    "no checkpoint": (PROOF_TEXT.partition("\n\n")[0] + "\n\n", MalformedError, "newline"),
-    "a note that is no checkpoint": (
-        PROOF_TEXT.replace("\n7\n", "\nseven\n"),
-        MalformedError,
-        "tree size",
-    ),
-    "64 hashes": (
-        PROOF_TEXT.replace(HASH_LINE, HASH_LINE * (PROOF_HASHES_MAX - 1)),
-        LimitError,
-        "proof has 64 hashes, expected at most 63",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE_PROOFS)
-def test_a_proof_in_another_form_is_refused(name: str) -> None:
+def test_lines_without_a_checkpoint_are_refused(data: bytes, message: str) -> None:
     """[L-4]"""
-    text, error, message = HOSTILE_PROOFS[name]
-
-    with pytest.raises(error, match=message):
-        LogProof.parse(text.encode())
-
-
-@given(st.data())
-def test_a_proof_changed_at_one_place_is_refused(data: st.DataObject) -> None:
-    """[L-2] [L-3] [L-4]"""
-    changed = bytearray(PROOF.serialize())
-    place = data.draw(st.integers(0, len(changed) - 1))
-    changed[place] ^= 1 << data.draw(st.integers(0, 7))
-
-    # A changed name or key id makes a line a stranger's, and three of three are needed.
-    with pytest.raises((MalformedError, VerificationError)):
-        verify_log_proof(LogProof.parse(bytes(changed)), LEAVES[3], LOG, QUORUM)
-
-
-@given(st.data())
-def test_a_proof_with_lines_moved_is_refused_or_says_the_same(data: st.DataObject) -> None:
-    """[L-4]"""
-    lines = PROOF_TEXT.splitlines(keepends=True)
-    taken = lines.pop(data.draw(st.integers(0, len(lines) - 1)))
-    lines.insert(data.draw(st.integers(0, len(lines))), taken)
-    text = "".join(lines)
-    try:
-        proof = LogProof.parse(text.encode())
-        witnessed = verify_log_proof(proof, LEAVES[3], LOG, QUORUM)
-    except (MalformedError, VerificationError):
-        return
-    # Only the order of the signature lines may differ.
-    assert sorted(text.splitlines()) == sorted(PROOF_TEXT.splitlines())
-    assert witnessed.checkpoint == Checkpoint(origin=ORIGIN, size=SIZE, root=ROOT)
-
-
-# The conversation with a witness.
-
-
-def test_a_request_is_written_as_the_specification_says() -> None:
-    request = AddCheckpoint(old_size=3, hashes=PROOF.hashes[:1], note=NOTE)
-
-    assert request.serialize() == f"old 3\n{HASH_LINE}\n".encode() + NOTE
-    assert AddCheckpoint.parse(request.serialize()) == request
-
-
-def test_the_example_request_of_the_specification_is_read() -> None:
-    # From C2SP tlog-witness: two lines of one name, with different keys.
-    body = (
-        "old 20852014\nPlRNCrwHpqhGrupue0L7gxbjbMiKA9temvuZZDDpkaw=\n"
-        "jrJZDmY8Y7SyJE0MWLpLozkIVMSMZcD5kvuKxPC3swk=\n"
-        "5+pKlUdi2LeF/BcMHBn+Ku6yhPGNCswZZD1X/6QgPd8=\n"
-        "/6WVhPs2CwSsb5rYBH5cjHV/wSmA79abXAwhXw3Kj/0=\n\n"
-        "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n"
-        "— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/"
-        "Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n"
-        "— example.com/behind-the-sofa opLqBQsREYCgu6xQkYQwJr9fo45a62DN9EdmHXnZdXNqlcVGlCum2Wks+49"
-        "/V6267UEjw6QUXTS5Rovnzv++qbSzm9Q=\n"
-    ).encode()
-
-    request = AddCheckpoint.parse(body)
-
-    assert request.old_size == 20_852_014
-    assert len(request.hashes) == 4
-    assert request.serialize() == body
-
-
-HOSTILE_REQUESTS = {
-    "nothing": ("", "no empty line"),
-    "note alone": (NOTE.decode(), "no empty line|does not begin|lines, expected 3"),
-    "no old size": (f"{HASH_LINE}\n{NOTE.decode()}", "does not begin with the old size"),
-    "old size in another form": (f"old 07\n\n{NOTE.decode()}", "old size is not"),
-    "old size in capitals": (f"OLD 7\n\n{NOTE.decode()}", "does not begin with the old size"),
-    "two old sizes": (f"old 7\nold 7\n\n{NOTE.decode()}", "proof hash is not base64"),
-    "two empty lines": (f"old 7\n\n\n{NOTE.decode()}", "has 4 lines|origin is empty"),
-    "no note": ("old 7\n\n", "does not end in a newline"),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE_REQUESTS)
-def test_a_request_in_another_form_is_refused(name: str) -> None:
-    """[L-4]"""
-    body, message = HOSTILE_REQUESTS[name]
-
     with pytest.raises(MalformedError, match=message):
-        AddCheckpoint.parse(body.encode())
+        split_head(data, "proof")
 
 
-@given(st.binary(max_size=150) | st.just(b"old 7\n\n" + NOTE))
-def test_reading_any_request_refuses_or_gives_what_would_be_written(body: bytes) -> None:
-    """[L-4]"""
-    try:
-        request = AddCheckpoint.parse(body)
-    except MalformedError:
-        return
-    assert request.serialize() == body
+def test_hashes_of_a_proof_are_read_up_to_the_height_of_any_tree() -> None:
+    line = b64encode(ROOT).decode()
 
-
-def answer(status: int, body: str, content_type: str = "text/plain") -> WitnessAnswer:
-    return parse_witness_answer(
-        status=status,
-        content_type=content_type,
-        body=body.encode(),
-        note=NOTE,
-        witness=WITNESSES[0],
-    )
-
-
-def test_the_cosignature_that_a_witness_answers_is_taken() -> None:
-    line, stranger = cosignature_by(1, NOW), cosignature_by(9, NOW)
-
-    taken = answer(200, stranger.serialize() + line.serialize())
-
-    assert taken == Cosigned(line, Cosignature(NOW, "witness.example/w1"))
-
-
-def test_a_success_without_the_cosignature_asked_for_is_refused() -> None:
-    with pytest.raises(VerificationError, match=r"answer has no cosignature by witness.example/w1"):
-        answer(200, cosignature_by(2, NOW).serialize())
-    other = sign_checkpoint(origin=ORIGIN, size=1, root=ROOT, key=LOG_KEY)
-    with pytest.raises(VerificationError, match="does not verify"):
-        answer(200, cosignature_by(1, NOW, other).serialize())
-
-
-@pytest.mark.parametrize("body", ["", "ok\n", "\n", "— \n"])
-def test_a_success_in_another_form_is_refused(body: str) -> None:
-    with pytest.raises(MalformedError):
-        answer(200, body)
-
-
-@pytest.mark.parametrize("content_type", ["text/x.tlog.size", "text/x.tlog.size; charset=utf-8"])
-def test_a_witness_tells_which_size_it_knows(content_type: str) -> None:
-    assert answer(409, "6\n", content_type) == KnownSize(6)
-
-
-@pytest.mark.parametrize("body", ["", "6", "06\n", "6\n\n", "6\r\n", "six\n"])
-def test_a_known_size_in_another_form_is_refused(body: str) -> None:
-    """[L-4]"""
-    with pytest.raises(MalformedError):
-        answer(409, body, "text/x.tlog.size")
-
-
-@pytest.mark.parametrize("status", [400, 403, 404, 409, 422, 500, 503, 301])
-def test_a_refusal_says_its_status(status: int) -> None:
-    assert answer(status, "whatever it says") == Refused(status)
-
-
-def test_a_published_cosignature_time_is_read() -> None:
-    # From the tests of transparency-dev/formats: 2024-10-03T14:06:07Z.
-    data = b64decode(
-        "ZGhGuQAAAABm/qTPeyKXD+R2rzyQsxPiP8mXum7qq/iF0u4vanlqJyocWODBt97w9uL+8qT7S5gxEHWWOworDcFi"
-        "EBYJXORmnFBOBA=="
-    )
-
-    assert int.from_bytes(data[4:12], "big") == 1_727_964_367
-    assert len(data) == 4 + 8 + 64
+    assert parse_hashes([line] * PROOF_HASHES_MAX) == (ROOT,) * PROOF_HASHES_MAX
+    with pytest.raises(LimitError, match="proof has 64 hashes, expected at most 63"):
+        parse_hashes([line] * (PROOF_HASHES_MAX + 1))
+    with pytest.raises(MalformedError, match="proof has a hash that is not 32 bytes"):
+        parse_hashes(["eA=="])
