@@ -2,7 +2,8 @@
 
 Nothing here is home-made. Signatures, sealing and hashing are those of ``cryptography`` and PyNaCl;
 this file binds each use to a context, fixes the sizes, and turns every failure into one of two
-errors. No other module of the protocol calls a cryptographic library.
+errors. No other module of the protocol calls a cryptographic library, but for ``signed_note`` and
+``checkpoint``: what they sign is fixed byte for byte by C2SP, which knows no contexts.
 
     use                        algorithm                                              bytes added
     fast signature             Ed25519 (cores, receipts, promises)                    64

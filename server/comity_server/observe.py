@@ -1,6 +1,6 @@
 """Log lines as JSON, one object a line: ids and codes only.
 
-A line must be safe to show to any member State, so a caller passes an event name and fields that
+A line must be safe to show to any party, so a caller passes an event name and fields that
 are ids, codes, counts or sizes. Message formatting is not used: there is no free text to leak into.
 """
 
