@@ -1,7 +1,9 @@
 """``comity desk``: a desk comes to be with its first device, and gets its first keys."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,6 +18,9 @@ from comity_protocol.limits import (
 
 if TYPE_CHECKING:
     from comity_protocol.identifiers import DeskId
+    from comity_protocol.statements import Policy
+
+Command = TypeVar("Command", bound=Callable[..., object])
 
 _AUTHORITIES = (
     "police",
@@ -27,6 +32,42 @@ _AUTHORITIES = (
     "secretariat",
     "organisation",
 )
+
+
+def _policy_options(command: Command) -> Command:
+    """Add the options of what custodians decide for a desk."""
+    for option in reversed(
+        (
+            click.option(
+                "--add-admins",
+                type=click.IntRange(1, DEVICES_MAX),
+                help="Admins of distinct officers who let a device in. At first: 2.",
+            ),
+            click.option(
+                "--epoch-days",
+                type=click.IntRange(1, EPOCH_DAYS_MAX),
+                help="Days after which to turn the epoch. At first: 30.",
+            ),
+            click.option(
+                "--fresh-hours",
+                type=click.IntRange(1, FRESH_HOURS_MAX),
+                help="Oldest checkpoint against which others seal to it. At first: 72.",
+            ),
+            click.option(
+                "--history-days",
+                type=click.IntRange(1, HISTORY_DAYS_MAX),
+                help="How long the relay keeps sealed envelopes for it. At first: 3650.",
+            ),
+            click.option(
+                "--auditor-of-files", multiple=True, metavar="DESK", help="All of them; repeat."
+            ),
+            click.option(
+                "--auditor-of-leads", multiple=True, metavar="DESK", help="All of them; repeat."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 @click.group(cls=Noun)
@@ -45,34 +86,21 @@ def desk() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The signed genesis, when the relay cannot be reached now.",
 )
-@click.option("--add-admins", type=click.IntRange(1, DEVICES_MAX), default=2, show_default=True)
-@click.option("--epoch-days", type=click.IntRange(1, EPOCH_DAYS_MAX), default=30, show_default=True)
-@click.option(
-    "--fresh-hours", type=click.IntRange(1, FRESH_HOURS_MAX), default=72, show_default=True
-)
-@click.option(
-    "--history-days", type=click.IntRange(1, HISTORY_DAYS_MAX), default=3650, show_default=True
-)
+@_policy_options
 @click.option("--auditor", "auditors", multiple=True, metavar="DESK", help="Of files and leads.")
-@click.option("--auditor-of-files", multiple=True, metavar="DESK")
-@click.option("--auditor-of-leads", multiple=True, metavar="DESK")
 @click.option("--without-epoch", is_flag=True, help="The first keys come with `desk start`.")
 @click.pass_obj
 def new_desk(
     shell: Shell,
+    /,
     party: str,
     authority: str,
     file: Path,
     line: str,
     genesis_file: Path | None,
-    add_admins: int,
-    epoch_days: int,
-    fresh_hours: int,
-    history_days: int,
     auditors: tuple[str, ...],
-    auditor_of_files: tuple[str, ...],
-    auditor_of_leads: tuple[str, ...],
     without_epoch: bool,
+    **decided: object,
 ) -> None:
     """Create a desk of PARTY, with this device as its first and an admin's.
 
@@ -85,29 +113,21 @@ def new_desk(
     from comity_client.pending import Ceremony
     from comity_client.profile import Deployment
     from comity_client.words import key_fingerprint
-    from comity_protocol.identifiers import DeskId
+    from comity_protocol.identifiers import ID_BYTES, DeskId
     from comity_protocol.keys import random_bytes
     from comity_protocol.statements import Authority, Policy, Role
 
     deployment = Deployment.parse(line)
     _, genesis = fetch_genesis(shell, deployment, genesis_file)
     root_of(genesis, party)
-    policy = Policy(
-        add_admins=add_admins,
-        epoch_days=epoch_days,
-        fresh_hours=fresh_hours,
-        history_days=history_days,
-        auditors_file=_desks(auditors + auditor_of_files),
-        auditors_lead=_desks(auditors + auditor_of_leads),
-    )
-    id_ = DeskId(random_bytes(16))
+    id_ = DeskId(random_bytes(ID_BYTES))
     device = make_device(shell, deployment, genesis.deployment, id_, role=Role.ADMIN, officer=None)
     ceremony = start_desk(
         genesis,
         device.enrolment,
         party=party,
         authority=Authority(authority),
-        policy=policy,
+        policy=_policy(Policy(), decided, auditors),
         key=device.keys.full,
     )
     if without_epoch:
@@ -161,23 +181,9 @@ def start(shell: Shell, yes: bool) -> None:
 
 @desk.command("policy")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--add-admins", type=click.IntRange(1, DEVICES_MAX))
-@click.option("--epoch-days", type=click.IntRange(1, EPOCH_DAYS_MAX))
-@click.option("--fresh-hours", type=click.IntRange(1, FRESH_HOURS_MAX))
-@click.option("--history-days", type=click.IntRange(1, HISTORY_DAYS_MAX))
-@click.option("--auditor-of-files", multiple=True, metavar="DESK", help="All of them; repeat.")
-@click.option("--auditor-of-leads", multiple=True, metavar="DESK", help="All of them; repeat.")
+@_policy_options
 @click.pass_obj
-def change_policy(
-    shell: Shell,
-    file: Path,
-    add_admins: int | None,
-    epoch_days: int | None,
-    fresh_hours: int | None,
-    history_days: int | None,
-    auditor_of_files: tuple[str, ...],
-    auditor_of_leads: tuple[str, ...],
-) -> None:
+def change_policy(shell: Shell, /, file: Path, **decided: object) -> None:
     """Write a new policy of your desk to FILE, for the custodians to sign.
 
     What is not given stays as it is.
@@ -186,18 +192,9 @@ def change_policy(
     from comity_client.cli.member import sync_member
     from comity_client.pending import Ceremony
     from comity_client.words import describe
-    from comity_protocol.statements import Policy
 
     member = sync_member(shell)
-    now = member.desk.policy
-    policy = Policy(
-        add_admins=add_admins or now.add_admins,
-        epoch_days=epoch_days or now.epoch_days,
-        fresh_hours=fresh_hours or now.fresh_hours,
-        history_days=history_days or now.history_days,
-        auditors_file=_desks(auditor_of_files) or now.auditors_file,
-        auditors_lead=_desks(auditor_of_leads) or now.auditors_lead,
-    )
+    policy = _policy(member.desk.policy, decided, ())
     pending = ceremonies.change_policy(member.genesis, member.desk, policy)
     write_new_file(file, Ceremony((pending,)).serialize())
     shell.give(
@@ -218,6 +215,23 @@ def show(shell: Shell, name: str | None) -> None:
         shown = known.desk(known.profile.desk if name is None else known.find(name))
         document, lines = known.describe(shown)
     shell.give("desk", document, lines)
+
+
+def _policy(before: "Policy", decided: Mapping[str, Any], auditors: tuple[str, ...]) -> "Policy":
+    """Give the policy that was decided; what was not given stays as it was before.
+
+    Args:
+        before: The policy until now, or the first one.
+        decided: What the options of ``_policy_options`` hold.
+        auditors: Auditors of files and of leads, besides.
+    """
+    numbers = ("add_admins", "epoch_days", "fresh_hours", "history_days")
+    return replace(
+        before,
+        auditors_file=_desks(auditors + decided["auditor_of_files"]) or before.auditors_file,
+        auditors_lead=_desks(auditors + decided["auditor_of_leads"]) or before.auditors_lead,
+        **{name: decided[name] for name in numbers if decided[name] is not None},
+    )
 
 
 def _desks(texts: tuple[str, ...]) -> tuple["DeskId", ...]:
