@@ -118,7 +118,8 @@ class Composer:
         """Check, sign and seal an act; it is legal where the exchange stands.
 
         Raises:
-            MalformedError: It does not say what its procedure demands.
+            MalformedError: It does not say what its procedure demands, or the reader could not
+                read it: a code that does not exist, a text that is too long.
             LimitError: It is too long, or has too many codes for one audit record.
             StaleCheckpointError: The directory may be out of date.
             UnknownDeskError, VerificationError: The desk cannot be sealed to now.
@@ -129,6 +130,8 @@ class Composer:
         addressed = addresses(directory, self._own, to, profile.kind)
         self._require_fresh(addressed, directory, newest)
         data = act.serialize()
+        # The reader refuses a field that is no code or too long; the writer can still repair it.
+        Act.parse(data)
         signature = None
         if act.event in profile.signed:
             signature = sign_act(

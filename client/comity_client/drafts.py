@@ -8,6 +8,7 @@ Example:
     {"text": "Please confirm the keeper of the vehicle", "language": "en", "offences": ["TIP"]}
 """
 
+import unicodedata
 from pathlib import Path
 from typing import Final
 
@@ -85,7 +86,7 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         head: EnvelopeId | None = None,
         profile: str | None = None,
     ) -> Act:
-        """Make the act that this draft becomes.
+        """Make the act that this draft becomes, with its text in the form that acts have.
 
         Args:
             event: What it does.
@@ -95,7 +96,7 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             profile: The procedure; for an opening act.
         """
         plain = {
-            name: getattr(self, name)
+            name: _tidy(value) if isinstance(value := getattr(self, name), str) else value
             for name in self.__struct_fields__
             if name not in ("items", "persons", "handling")
         }
@@ -105,8 +106,8 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             salt=salt,
             head=head,
             profile=profile,
-            items=tuple(Item(item.measure, item.wanted) for item in self.items),
-            persons=tuple(Person(person.role, person.known) for person in self.persons),
+            items=tuple(Item(item.measure, _tidy(item.wanted)) for item in self.items),
+            persons=tuple(Person(person.role, _tidy(person.known)) for person in self.persons),
             handling=(
                 Handling(self.handling.purpose, self.handling.evidence, self.handling.onward)
                 if self.handling
@@ -114,6 +115,11 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             ),
             **plain,
         )
+
+
+def _tidy(text: str) -> str:
+    """Give text as acts have it: some systems write accents apart, and lines end in two ways."""
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n"))
 
 
 def read_draft(path: Path) -> Draft:

@@ -11,6 +11,7 @@ from comity_protocol.acts import Event
 from comity_protocol.errors import MalformedError
 from comity_protocol.exchange import RefusedError, State
 from comity_protocol.identifiers import DeskId, EnvelopeId, ExchangeId
+from comity_protocol.limits import PROSE_BYTES_MAX
 from comity_protocol.receipts import Signed
 from comity_protocol.statements import Policy
 from support.desks import LEAD, REQUEST
@@ -212,6 +213,35 @@ async def test_what_is_not_possible_is_refused_before_it_is_sealed(pair: Pair) -
     with pytest.raises(UnknownEnvelopeError):
         alice.status(EnvelopeId(bytes(16)))
     assert [status.envelope for status in alice.queued()] == [first]
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        pytest.param(Draft(text="x", offences=("TRAFFICKING",)), id="no such offence"),
+        pytest.param(Draft(text="x", urgency="U1", urgency_reason="SOON"), id="no such reason"),
+        pytest.param(Draft(text="x", language="english"), id="no code of a language"),
+        pytest.param(Draft(text="bell\a"), id="control character"),
+        pytest.param(Draft(text="x" * (PROSE_BYTES_MAX + 1)), id="too long"),
+    ],
+)
+async def test_what_the_reader_could_not_read_is_refused_before_it_is_queued(
+    pair: Pair, slip: Draft
+) -> None:
+    # [A-3] [B-3]
+    with pytest.raises(MalformedError, match="act, "):
+        pair.alice.desk.lead(pair.bob.id, slip)
+    assert await pair.alice.desk.flush() == ()
+
+
+async def test_text_arrives_however_the_writers_system_writes_accents_and_lines(pair: Pair) -> None:
+    #
+    envelope = pair.alice.desk.lead(pair.bob.id, Draft(text="e\u0301te\u0301\r\nsuite"))
+    await pair.deliver()
+
+    act = pair.bob.desk.read(envelope).act
+    assert act is not None
+    assert act.text == "\u00e9t\u00e9\nsuite"
 
 
 async def test_an_act_that_came_too_late_stays_visible_with_its_rule(pair: Pair) -> None:

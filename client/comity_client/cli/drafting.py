@@ -57,7 +57,10 @@ def make_draft(text: str | None, file: Path | None, fields: Mapping[str, object]
 
 
 def _read_input() -> str:
-    text = sys.stdin.read(_TEXT_BYTES_MAX + 1)
-    if len(text) > _TEXT_BYTES_MAX:
-        raise click.UsageError(f"text is longer than {_TEXT_BYTES_MAX:,} characters")
-    return text.rstrip("\n")
+    data = sys.stdin.buffer.read(_TEXT_BYTES_MAX + 1)
+    if len(data) > _TEXT_BYTES_MAX:
+        raise click.UsageError(f"text is longer than {_TEXT_BYTES_MAX:,} bytes")
+    try:
+        return data.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise click.UsageError("text is not in UTF-8; save it as UTF-8") from error
