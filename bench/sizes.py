@@ -137,7 +137,7 @@ def _receipt(world: World, receiver: DeskId, sealed: Sealed) -> int:
         desk=receiver,
         device=member.id,
         seq=world.directory.desk(receiver).seq,
-        envelopes=(sealed.id,),
+        held=((sealed.id, core_hash(sealed.upload.core)),),
         seen=bytes(32),
     )
     signed = sign_receipt(member.fast, receipt)

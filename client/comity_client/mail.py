@@ -225,26 +225,26 @@ class Mail:
         with self._state.transaction() as connection:
             # SPEC [B-7]: a receipt is given for what is stored and opens.
             rows = connection.execute(
-                "SELECT sender, envelope FROM inbox WHERE receipted = 0 AND opens = 1"
+                "SELECT sender, envelope, core FROM inbox WHERE receipted = 0 AND opens = 1"
                 " AND sender <> ?1 AND receiver = ?1 ORDER BY sender, envelope",
                 (self._own,),
             ).fetchall()
             for _, group in groupby(rows, key=lambda row: row[0]):
-                ids = [EnvelopeId(row[1]) for row in group]
-                for start in range(0, len(ids), RECEIPT_IDS_MAX):
-                    signed = self._sign(ids[start : start + RECEIPT_IDS_MAX])
+                held = [(EnvelopeId(row[1]), core_hash(row[2])) for row in group]
+                for start in range(0, len(held), RECEIPT_IDS_MAX):
+                    signed = self._sign(held[start : start + RECEIPT_IDS_MAX])
                     connection.execute(
                         "INSERT INTO receipts (hash, payload, signature) VALUES (?, ?, ?)",
                         (receipt_hash(signed.payload), signed.payload, signed.signature),
                     )
             connection.execute("UPDATE inbox SET receipted = 1 WHERE receipted = 0 AND opens = 1")
 
-    def _sign(self, ids: Iterable[EnvelopeId]) -> Signed:
+    def _sign(self, held: Iterable[tuple[EnvelopeId, bytes]]) -> Signed:
         receipt = Receipt(
             desk=self._own,
             device=self._keys.device,
             seq=self._sync.directory.desk(self._own).seq,
-            envelopes=tuple(ids),
+            held=tuple(held),
             seen=note_hash(self._sync.newest.note),
         )
         return sign_receipt(self._keys.fast, receipt)

@@ -114,8 +114,8 @@ SEAL_KEYS_CACHED_MAX: Final = 16
 # Envelopes that one receipt confirms.
 RECEIPT_IDS_MAX: Final = 128
 
-# A receipt's signed bytes: 128 ids of 17 bytes and the rest.
-RECEIPT_BYTES_MAX: Final = 2_560
+# A receipt's signed bytes: 128 ids with core hashes, 52 bytes each, and the rest.
+RECEIPT_BYTES_MAX: Final = 6_912
 
 # Seconds within which the relay promises to have an accepted object in the log.
 PROMISE_WITHIN_SECONDS: Final = 60

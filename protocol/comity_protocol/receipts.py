@@ -7,6 +7,7 @@ within this many seconds*; a relay that breaks it has signed the proof.
 Rules:
 
 * [Q-1] A receipt is by a device that is active in an addressed desk; nobody else's counts.
+* [Q-3] A receipt confirms an envelope only with the hash of its core; an id alone confirms nothing.
 * [Q-2] A promise is by the relay key of the genesis and names the hash of what was accepted.
 """
 
@@ -15,7 +16,7 @@ from itertools import pairwise
 
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import parse, serialize
-from comity_protocol.envelope import Core
+from comity_protocol.envelope import Core, core_hash
 from comity_protocol.errors import MalformedError, VerificationError
 from comity_protocol.fields import Fields, array_of, bytes_of
 from comity_protocol.identifiers import ID_BYTES, DeskId, DeviceId, EnvelopeId, short
@@ -39,15 +40,21 @@ class Receipt:
         desk: The desk that received.
         device: Its device.
         seq: Position of the newest statement of the desk that the device knew.
-        envelopes: Ids, ascending; all sent by one desk.
+        held: (envelope id, core hash), ascending by id; all sent by one desk. The hash keeps a
+            relay from showing a receipt for another envelope of the same id.
         seen: Hash of the newest cosigned checkpoint that the device had verified.
     """
 
     desk: DeskId
     device: DeviceId
     seq: int
-    envelopes: tuple[EnvelopeId, ...]
+    held: tuple[tuple[EnvelopeId, bytes], ...]
     seen: bytes
+
+    @property
+    def envelopes(self) -> tuple[EnvelopeId, ...]:
+        """The ids of what is confirmed."""
+        return tuple(id_ for id_, _ in self.held)
 
     def serialize(self) -> bytes:
         """Give the bytes that the device signs."""
@@ -58,7 +65,7 @@ class Receipt:
                 "desk": self.desk,
                 "dev": self.device,
                 "seq": self.seq,
-                "ids": list(self.envelopes),
+                "held": [[id_, core] for id_, core in self.held],
                 "seen": self.seen,
             }
         )
@@ -70,21 +77,27 @@ class Receipt:
             raise MalformedError(
                 f"receipt is {len(payload):,} bytes, expected at most {RECEIPT_BYTES_MAX:,}"
             )
-        names = {"v", "t", "desk", "dev", "seq", "ids", "seen"}
+        names = {"v", "t", "desk", "dev", "seq", "held", "seen"}
         fields = Fields.of(parse(payload), "receipt", names)
         fields.integer("v", low=1, high=1)
         fields.text("t", choices=["receipt"])
-        envelopes = tuple(
-            EnvelopeId(bytes_of(item, "receipt, envelope", length=ID_BYTES))
-            for item in fields.array("ids", low=1, high=RECEIPT_IDS_MAX)
+        held = tuple(
+            (
+                EnvelopeId(bytes_of(envelope, "receipt, envelope", length=ID_BYTES)),
+                bytes_of(core, "receipt, core hash", length=HASH_BYTES),
+            )
+            for envelope, core in (
+                array_of(item, "receipt, envelope", low=2, high=2)
+                for item in fields.array("held", low=1, high=RECEIPT_IDS_MAX)
+            )
         )
-        if any(left >= right for left, right in pairwise(envelopes)):
+        if any(left >= right for (left, _), (right, _) in pairwise(held)):
             raise MalformedError("receipt's envelopes are not ascending, each once")
         return cls(
             desk=DeskId(fields.bytes("desk", length=ID_BYTES)),
             device=DeviceId(fields.bytes("dev", length=ID_BYTES)),
             seq=fields.integer("seq", high=SEQ_MAX),
-            envelopes=envelopes,
+            held=held,
             seen=fields.bytes("seen", length=HASH_BYTES),
         )
 
@@ -147,15 +160,17 @@ def check_confirms(receipt: Receipt, core: Core) -> None:
     Raises:
         VerificationError: It is of a stranger, of the sender itself, or of other envelopes.
 
-    Source: PROTOCOL [Q-1]. Stops a member who was never addressed from confirming.
+    Source: PROTOCOL [Q-1], [Q-3]. Stops a member who was never addressed from confirming, and a
+    relay that gave the recipient another envelope of the same id.
     """
     # SPEC [Q-1]: a receipt is by a device that is active in an addressed desk.
     if receipt.desk == core.sender or core.recipient(receipt.desk) is None:
         raise VerificationError(
             f"desk {short(receipt.desk)} confirms an envelope that was not sent to it [Q-1]"
         )
-    if core.id not in receipt.envelopes:
-        raise VerificationError(f"receipt does not confirm envelope {short(core.id)} [Q-1]")
+    # SPEC [Q-3]: a receipt confirms an envelope only with the hash of its core.
+    if (core.id, core_hash(core.serialize())) not in receipt.held:
+        raise VerificationError(f"receipt does not confirm envelope {short(core.id)} [Q-3]")
 
 
 @dataclass(frozen=True, slots=True)

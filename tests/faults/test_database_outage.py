@@ -14,6 +14,7 @@ from aiohttp import WSCloseCode
 from comity_protocol.receipts import Receipt, sign_receipt
 from support.postgres import PostgresServer
 from support.relay import Answer, Stand, relay, small_world
+from support.world import held_of
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ async def test_nobody_gets_a_promise_while_the_database_is_gone(
     seen = running.context.log.newest().note_hash
     sealed = running.seal_lead(outage.sender, outage.to)
     receipt = sign_receipt(
-        outage.receiver.fast, Receipt(outage.to, outage.receiver.id, 4, (first.id,), seen)
+        outage.receiver.fast, Receipt(outage.to, outage.receiver.id, 4, held_of(first), seen)
     )
     world = running.world
     world.turn(outage.to)

@@ -9,7 +9,6 @@ device, because a member of the deployment can be hostile too.
 import asyncio
 import gzip
 import json
-import secrets
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.envelope import Upload
+from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.keys import Context
 from comity_protocol.receipts import Receipt, Signed, sign_receipt
 from comity_protocol.statements import SignedStatement, sign_statement
@@ -250,7 +250,7 @@ def receipt_bodies(member: Member, seq: int, seen: bytes) -> Iterator[tuple[str,
     """Receipts with something wrong, signed again by the device."""
     good = sign_receipt(
         member.fast,
-        Receipt(member.desk, member.id, seq, (secrets.token_bytes(16),), seen),  # type: ignore[arg-type]  # any 16 bytes
+        Receipt(member.desk, member.id, seq, ((EnvelopeId(bytes(16)), bytes(32)),), seen),
     )
     yield from BROKEN_CBOR
     yield from mangled(good.serialize(), cuts=12, flips=30, seed=2)

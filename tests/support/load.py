@@ -312,7 +312,8 @@ class SocketDesk(BusyDesk):
     async def _confirm(self, ids: tuple[EnvelopeId, ...]) -> None:
         line, member = self.line, self.member
         seq = line.world.directory.desk(member.desk).seq
-        signed = sign_receipt(member.fast, Receipt(member.desk, member.id, seq, ids, line.seen))
+        held = tuple((id_, core_hash(line.ledger.envelopes[id_])) for id_ in ids)
+        signed = sign_receipt(member.fast, Receipt(member.desk, member.id, seq, held, line.seen))
         body, what = signed.serialize(), receipt_hash(signed.payload)
         promise = await line.insist(lambda: line.post("/v1/receipts", body, member))
         verify_promise(promise, line.world.genesis.relay_key, what)

@@ -271,12 +271,12 @@ def make_openings(sealed: Sealed, core: Core) -> None:
 
 def make_receipts() -> None:
     """Receipts, promises, leaves and padding."""
-    receipt = Receipt(
-        AWAY, DeviceId(key_id(FULL.public)), 4, (EnvelopeId(bytes(16)),), fixed("seen", 32)
-    )
+    held = ((EnvelopeId(bytes(16)), fixed("core", 32)),)
+    receipt = Receipt(AWAY, DeviceId(key_id(FULL.public)), 4, held, fixed("seen", 32))
     signed = sign_receipt(FAST, receipt)
     write("receipt", "parse receipt", "Q-1", "accepted", "one id", bytes=b64(signed.payload))
-    twice = altered(signed.payload, ids=[bytes(16), bytes(16)])
+    pair = [bytes(16), fixed("core", 32)]
+    twice = altered(signed.payload, held=[pair, pair])
     write("receipt-twice", "parse receipt", "Q-1", "malformed", "one id twice", bytes=b64(twice))
     for name, context, outcome in (
         ("receipt-signature", Context.RECEIPT, "accepted"),

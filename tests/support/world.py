@@ -24,6 +24,7 @@ from comity_protocol.envelope import (
     addresses,
     audit_key,
     audit_root,
+    core_hash,
     seal,
 )
 from comity_protocol.epochs import EpochSecret, NewEpoch, box_for, box_hash, new_epoch
@@ -394,6 +395,11 @@ def reply(event: Event, opening: Act, head: EnvelopeId, **changes: object) -> Ac
 def audit_key_of(sealed: Sealed) -> bytes:
     """Give the audit key of a sealed envelope, which a reply's record carries."""
     return audit_key(audit_root(sealed.thread.root), sealed.id)
+
+
+def held_of(*sealed: Sealed) -> tuple[tuple[EnvelopeId, bytes], ...]:
+    """Give what a receipt for sealed envelopes names."""
+    return tuple(sorted((one.id, core_hash(one.upload.core)) for one in sealed))
 
 
 def core_of(sealed: Sealed) -> Core:

@@ -289,7 +289,7 @@ async def test_a_forged_receipt_proves_nothing(pair: Pair) -> None:
     await pair.alice.desk.fetch()
     index = pair.alice.desk.status(envelope).leaf_index
     assert index is not None
-    receipt = Receipt(pair.bob.id, pair.bob.member.id, 1, (envelope,), bytes(32))
+    receipt = Receipt(pair.bob.id, pair.bob.member.id, 1, ((envelope, bytes(32)),), bytes(32))
     forged = ReceiptItem(index, sign_receipt(FastKey.generate(), receipt))
     pair.alice.relay.on_receipts = lambda page: page or [forged]
     await pair.alice.desk.fetch()

@@ -19,7 +19,6 @@ from comity_protocol.audit import AuditRecord, project
 from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.envelope import Core, Upload
 from comity_protocol.errors import ComityError
-from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.keys import Context, FastKey
 from comity_protocol.receipts import Promise, Receipt, Signed, sign_receipt, verify_promise
 from comity_protocol.statements import (
@@ -28,7 +27,7 @@ from comity_protocol.statements import (
     parse_root,
     parse_statement,
 )
-from support.world import World, core_of, lead, reply, request
+from support.world import World, core_of, held_of, lead, reply, request
 
 RELAY: Final = FastKey.from_seed(bytes(32))
 
@@ -72,7 +71,7 @@ def _seeds() -> dict[str, list[bytes]]:
     first = world.seal_act(member, away, opening)
     answer = reply(opening.event, opening, first.id)
     later = world.seal_act(member, away, answer, head_key=bytes(32), thread=first.thread)
-    receipt = Receipt(home, member.id, 3, (EnvelopeId(bytes(16)),), bytes(32))
+    receipt = Receipt(home, member.id, 3, held_of(first), bytes(32))
     statements = [signed for _, signed in world.statements]
     formal = request(due_on="2026-01-31", due_reason="x", cases=1, text="y")
     head_key = bytes(32)

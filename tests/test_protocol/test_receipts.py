@@ -35,9 +35,15 @@ def desk(world: World) -> DeskId:
     return world.create_desk("XB", officers=3)
 
 
-def _receipt(member: Member, *ids: bytes) -> Receipt:
-    envelopes = tuple(EnvelopeId(id_) for id_ in sorted(ids or [random_bytes(16)]))
-    return Receipt(member.desk, member.id, 3, envelopes, bytes(32))
+def _receipt(member: Member, *held: tuple[bytes, bytes]) -> Receipt:
+    pairs = sorted(held or [(random_bytes(16), random_bytes(32))])
+    return Receipt(
+        member.desk, member.id, 3, tuple((EnvelopeId(id_), core) for id_, core in pairs), bytes(32)
+    )
+
+
+def _pair(core: Core) -> tuple[bytes, bytes]:
+    return core.id, core_hash(core.serialize())
 
 
 def _sealed_core(world: World, to: DeskId) -> Core:
@@ -125,7 +131,9 @@ def test_a_receipt_confirms_the_envelopes_that_its_desk_was_sent(
     """[Q-1]"""
     core = _sealed_core(world, desk)
 
-    check_confirms(_receipt(world.active(desk)[0], core.id, random_bytes(16)), core)
+    check_confirms(
+        _receipt(world.active(desk)[0], _pair(core), (random_bytes(16), bytes(32))), core
+    )
 
 
 def test_a_strangers_receipt_confirms_nothing(world: World, desk: DeskId) -> None:
@@ -136,7 +144,7 @@ def test_a_strangers_receipt_confirms_nothing(world: World, desk: DeskId) -> Non
     with pytest.raises(
         VerificationError, match=r"desk \w{8} confirms an envelope that was not sent to it \[Q-1\]"
     ):
-        check_confirms(_receipt(stranger, core.id), core)
+        check_confirms(_receipt(stranger, _pair(core)), core)
 
 
 def test_the_senders_own_receipt_confirms_nothing(world: World, desk: DeskId) -> None:
@@ -145,15 +153,27 @@ def test_the_senders_own_receipt_confirms_nothing(world: World, desk: DeskId) ->
     sender = world.active(core.sender)[0]
 
     with pytest.raises(VerificationError, match=r"was not sent to it \[Q-1\]"):
-        check_confirms(_receipt(sender, core.id), core)
+        check_confirms(_receipt(sender, _pair(core)), core)
 
 
 def test_a_receipt_for_other_envelopes_confirms_nothing(world: World, desk: DeskId) -> None:
-    """[Q-1]"""
+    """[Q-3]"""
     core = _sealed_core(world, desk)
 
-    with pytest.raises(VerificationError, match=r"receipt does not confirm envelope \w{8} \[Q-1\]"):
+    with pytest.raises(VerificationError, match=r"receipt does not confirm envelope \w{8} \[Q-3\]"):
         check_confirms(_receipt(world.active(desk)[0]), core)
+
+
+def test_a_receipt_for_another_envelope_of_the_same_id_confirms_nothing(
+    world: World, desk: DeskId
+) -> None:
+    """[Q-3] The relay gave the recipient an accomplice's envelope under the id of this one."""
+    core = _sealed_core(world, desk)
+    other = replace(_sealed_core(world, desk), id=core.id)
+    receipt = _receipt(world.active(desk)[0], _pair(other))
+
+    with pytest.raises(VerificationError, match=r"does not confirm envelope \w{8} \[Q-3\]"):
+        check_confirms(receipt, core)
 
 
 def _receipt_map(world: World, desk: DeskId, **changes: Value) -> bytes:
@@ -167,10 +187,15 @@ def _receipt_map(world: World, desk: DeskId, **changes: Value) -> bytes:
     [
         ({"v": 2}, "receipt, v is 2, expected 1 to 1"),
         ({"t": "env"}, "receipt, t is not one of receipt"),
-        ({"ids": []}, "receipt, ids has 0 items, expected 1 to 128"),
-        ({"ids": [b"\x02" * 16, b"\x01" * 16]}, "envelopes are not ascending, each once"),
-        ({"ids": [b"\x01" * 16] * 2}, "envelopes are not ascending, each once"),
-        ({"ids": [bytes(15)]}, "receipt, envelope has 15 bytes, expected 16"),
+        ({"held": []}, "receipt, held has 0 items, expected 1 to 128"),
+        (
+            {"held": [[b"\x02" * 16, bytes(32)], [b"\x01" * 16, bytes(32)]]},
+            "envelopes are not ascending, each once",
+        ),
+        ({"held": [[b"\x01" * 16, bytes(32)]] * 2}, "envelopes are not ascending, each once"),
+        ({"held": [[bytes(15), bytes(32)]]}, "receipt, envelope has 15 bytes, expected 16"),
+        ({"held": [[bytes(16), bytes(31)]]}, "receipt, core hash has 31 bytes, expected 32"),
+        ({"held": [[bytes(16)]]}, "receipt, envelope has 1 items, expected 2"),
         ({"note": "seen by the minister"}, "receipt has the unknown field 'note'"),
     ],
 )
@@ -184,15 +209,15 @@ def test_a_receipt_out_of_form_is_malformed(
 
 def test_the_longest_receipt_fits_its_bound(world: World, desk: DeskId) -> None:
     """[E-9]"""
-    ids = [number.to_bytes(16, "big") for number in range(RECEIPT_IDS_MAX)]
-    receipt = replace(_receipt(world.active(desk)[0], *ids), seq=30_000)
+    held = [(number.to_bytes(16, "big"), bytes(32)) for number in range(RECEIPT_IDS_MAX)]
+    receipt = replace(_receipt(world.active(desk)[0], *held), seq=30_000)
 
     assert Receipt.parse(receipt.serialize()) == receipt
 
 
 def test_an_oversize_receipt_is_refused_before_it_is_parsed() -> None:
     """[E-9]"""
-    with pytest.raises(MalformedError, match="receipt is 2,561 bytes, expected at most 2,560"):
+    with pytest.raises(MalformedError, match="receipt is 6,913 bytes, expected at most 6,912"):
         Receipt.parse(bytes(RECEIPT_BYTES_MAX + 1))
 
 

@@ -561,7 +561,7 @@ def _receipt(stand: Stand, member: Member, ids: Sequence[bytes], **changes: obje
         desk=member.desk,
         device=member.id,
         seq=stand.relay.world.directory.desk(member.desk).seq,
-        envelopes=tuple(EnvelopeId(id_) for id_ in sorted(ids)),
+        held=tuple((EnvelopeId(id_), bytes(32)) for id_ in sorted(ids)),
         seen=stand.relay.context.log.newest().note_hash,
     )
     return sign_receipt(member.fast, replace(receipt, **changes))  # type: ignore[arg-type]  # the test's own keywords

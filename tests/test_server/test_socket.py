@@ -15,7 +15,7 @@ from comity_protocol.receipts import Receipt, Signed, sign_receipt, verify_promi
 from comity_server import socket as sockets
 from comity_server.socket import HELD_FRAMES_MAX, Held
 from support.relay import Relay, Socket, Stand, relay, small_world, wait_until
-from support.world import Member
+from support.world import Member, held_of
 
 
 async def _items(socket: Socket, count: int) -> list[int]:
@@ -113,7 +113,7 @@ async def test_receipts_are_pushed_to_the_sender(stand: Stand) -> None:
             stand.to,
             stand.receiver.id,
             0,
-            (sealed.id,),
+            held_of(sealed),
             stand.relay.context.log.newest().note_hash,
         )
         signed = sign_receipt(stand.receiver.fast, receipt)
