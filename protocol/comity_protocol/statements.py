@@ -498,10 +498,14 @@ def parse_genesis(payload: bytes) -> Genesis:
     _check_unique([name for name, _ in witnesses], "witness names")
     _check_unique([key for _, key in witnesses], "witness keys")
     _check_unique([root.code for root in roots], "founding roots")
+    log_key = fields.bytes("log", length=FAST_PUBLIC_BYTES)
+    relay_key = fields.bytes("relay", length=FAST_PUBLIC_BYTES)
+    # A log that is its own witness would need nobody else to rewrite its past.
+    _check_unique([log_key, relay_key, *(key for _, key in witnesses)], "keys of log and witnesses")
     return Genesis(
         origin=fields.text("origin", bytes_max=NAME_BYTES_MAX),
-        log_key=fields.bytes("log", length=FAST_PUBLIC_BYTES),
-        relay_key=fields.bytes("relay", length=FAST_PUBLIC_BYTES),
+        log_key=log_key,
+        relay_key=relay_key,
         witnesses=witnesses,
         quorum=fields.integer("quorum", low=1, high=len(witnesses)),
         roots=roots,

@@ -285,6 +285,14 @@ def test_a_root_out_of_form_is_malformed(name: str, value: Value, message: str) 
             {"witnesses": (("v", b"1" * 32), ("w", b"1" * 32))},
             "witness keys are not each there once",
         ),
+        (
+            {"log_key": b"1" * 32, "witnesses": (("v", b"1" * 32), ("w", b"2" * 32))},
+            "keys of log and witnesses are not each there once",
+        ),
+        (
+            {"relay_key": b"1" * 32, "log_key": b"1" * 32},
+            "keys of log and witnesses are not each there once",
+        ),
         ({"roots": ()}, "genesis, roots has 0 items, expected 1 to 16"),
         ({"roots": (ROOT, ROOT)}, "founding roots are not each there once"),
         ({"origin": "line\nline"}, r"genesis, origin has the character U\+000A"),

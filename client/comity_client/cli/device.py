@@ -120,7 +120,7 @@ def admit_device(shell: Shell, request: Path, file: Path, yes: bool) -> None:
 def remove_device(
     shell: Shell, ids: tuple[str, ...], reason: str, yes: bool, file: Path | None
 ) -> None:
-    """Remove devices of your desk, by their id or its first digits, and begin a new epoch.
+    """Remove devices of your desk, by their id or its first eight digits, and begin a new epoch.
 
     From then on they can read nothing new. An admin, or another device of the same officer, does it
     alone; otherwise the custodians sign.
@@ -186,9 +186,12 @@ def show_device(shell: Shell) -> None:
 
 
 def _find(text: str, active: Collection["DeviceId"]) -> "DeviceId":
+    from comity_client.cli.known import DIGITS_MIN
     from comity_client.pending import CeremonyError
 
     found = [id_ for id_ in active if id_.hex().startswith(text.lower())]
+    if len(text) < DIGITS_MIN:
+        raise CeremonyError(f"{text} is {len(text)} digits of a device, expected {DIGITS_MIN}")
     if len(found) != 1:
         raise CeremonyError(
             f"{len(found)} active devices of your desk begin with {text}, expected one;"
