@@ -10,7 +10,7 @@ Example:
 
 import unicodedata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -95,7 +95,7 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             head: The newest act of the exchange; None when it opens one.
             profile: The procedure; for an opening act.
         """
-        plain = {
+        plain: dict[str, Any] = {
             name: _tidy(value) if isinstance(value := getattr(self, name), str) else value
             for name in self.__struct_fields__
             if name not in ("items", "persons", "handling")

@@ -197,7 +197,9 @@ def _read(path: Path, passphrase: str) -> Keys:
     try:
         plaintext = box_decrypt(key, Context.KEY_STORE, _info(salt, cost), box)
     except OpenError as error:
-        raise WrongPassphraseError(f"{path.name} does not open with this passphrase") from error
+        raise WrongPassphraseError(
+            f"key file {path.name} does not open with this passphrase"
+        ) from error
     return _parse(plaintext)
 
 

@@ -66,7 +66,8 @@ PROBLEMS: Final = MappingProxyType(
         "unauthenticated": Problem(
             401,
             "the request token is missing or wrong",
-            "sign a token for exactly this request with this device's key",
+            "ask your desk's admin whether this device was admitted; an active device signs a token"
+            " for each request",
         ),
         "use-nonce": Problem(
             401,

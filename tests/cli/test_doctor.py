@@ -11,9 +11,10 @@ import pytest
 from comity_client.cli import run
 from comity_client.cli.exits import Exit
 from comity_client.cli.known import find_desk, name_of
+from comity_client.cli.shell import NotFoundError
 from comity_client.desk import Desk
 from comity_client.keystore import Cost, DeviceKeys
-from comity_client.profile import STATE_FILE, Deployment, Profile, ProfileError, read_profile
+from comity_client.profile import STATE_FILE, Deployment, Profile, read_profile
 from comity_client.state import Newest, State, open_state
 from comity_protocol.checkpoint import add_signatures, cosign, sign_checkpoint
 from comity_protocol.identifiers import DeskId
@@ -230,11 +231,11 @@ def test_a_desk_is_found_by_name_party_authority_or_digits() -> None:
     assert find_desk(court.hex(), profile, desks) == court
     assert name_of(police, profile, desks) == "Colleagues"
     assert name_of(court, profile, desks) == f"XB/court {court.hex()[:8]}"
-    with pytest.raises(ProfileError, match=r"2 desks fit 'XB': XB/.*; write more digits"):
+    with pytest.raises(NotFoundError, match=r"2 desks fit 'XB': XB/.*; write PARTY/authority"):
         find_desk("XB", profile, desks)
     assert find_desk(court.hex()[:8], profile, desks) == court
-    with pytest.raises(ProfileError, match="no desk is called 'XZ'"):
+    with pytest.raises(NotFoundError, match="no desk is called 'XZ'"):
         find_desk("XZ", profile, desks)
     # A State's code may be made of hexadecimal digits, as DE and BE are.
-    with pytest.raises(ProfileError, match="no desk is called"):
+    with pytest.raises(NotFoundError, match="no desk is called"):
         find_desk(court.hex()[:2], profile, desks)

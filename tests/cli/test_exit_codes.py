@@ -125,6 +125,20 @@ def test_2_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert problem_of(capsys)["detail"] == "there is no command 'inbux'; did you mean 'inbox'?"
 
 
+def test_2_nothing_asked_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call() == Exit.USAGE
+    assert capsys.readouterr().err.startswith("Usage: comity ")
+
+
+def test_2_setup_in_a_folder_whose_first_start_was_cut_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "passphrase").touch()
+
+    assert call("setup", str(tmp_path)) == Exit.USAGE
+    assert "was cut off; delete that folder" in capsys.readouterr().err
+
+
 def test_2_not_confirmed(
     profile: Path, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

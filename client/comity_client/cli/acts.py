@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING, Final
 
-from comity_client.cli.shell import Shell
+from comity_client.cli.shell import NotFoundError, Shell
 from comity_protocol.acts import Act, Handling, Item, Person
 
 if TYPE_CHECKING:
@@ -25,18 +25,17 @@ def find_envelope(shell: Shell, text: str) -> "EnvelopeId":
     """Give the envelope, received or sent, whose id begins so.
 
     Raises:
-        ProfileError: None does, or several do.
+        NotFoundError: None does, or several do.
     """
     from comity_client.cli.known import Known
     from comity_client.glance import envelopes
-    from comity_client.profile import ProfileError
     from comity_protocol.identifiers import short
 
     with Known.open(shell) as known:
         found = envelopes(known.state, text, limit=_SHOWN_MAX)
     if len(found) != 1:
         listed = f": {', '.join(short(id_) for id_ in found)}" if found else ""
-        raise ProfileError(
+        raise NotFoundError(
             f"{len(found) or 'no'} envelopes begin with {text!r}{listed};"
             " see `comity inbox` and `comity outbox`"
         )

@@ -88,9 +88,15 @@ def link(shell: Shell, file: Path, relay: str) -> None:
     """
     from comity_client.profile import Deployment
     from comity_protocol.chain import verify_genesis
+    from comity_protocol.errors import MalformedError
     from comity_protocol.statements import SignedStatement
 
-    signed = SignedStatement.parse(read_file(file, 4 * STATEMENT_BYTES_MAX))
+    try:
+        signed = SignedStatement.parse(read_file(file, 4 * STATEMENT_BYTES_MAX))
+    except MalformedError as error:
+        raise click.UsageError(
+            f"{file} is not a signed genesis; name the FILE.signed that the last signature wrote"
+        ) from error
     verify_genesis(signed)
     line = Deployment(relay.rstrip("/"), signed.hash).serialize()
     shell.give("deployment-link", {"link": line}, [line])

@@ -1,6 +1,6 @@
 """``comity exchange``: the threads between your desk and others, folded from the log."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -9,6 +9,9 @@ from comity_client.cli.shell import Noun, Shell
 if TYPE_CHECKING:
     from comity_client.desk import Desk
     from comity_protocol.exchange import Exchange
+
+_VERBS: Final = {"lead": "add"}
+"""Command of an event inside an exchange, where it is not the event's own name."""
 
 
 @click.group(cls=Noun)
@@ -61,13 +64,14 @@ def show_exchange(shell: Shell, exchange: str, brief: bool) -> None:
         names = dict(desk.directory.desks)
         one = desk.exchange(find_exchange(desk, exchange))
         nexts = sorted(event.value for event in legal_events(one, desk.profile.desk))
+        verbs = sorted(_VERBS.get(event, event) for event in nexts)
         lines = [
             f"exchange   {one.id.hex()}",
             f"procedure  {one.profile.title} ({one.profile.anchor})",
             f"state      {one.state.value}",
             f"requesting {name_of(one.initiator, desk.profile, names)}",
             f"requested  {name_of(one.responder, desk.profile, names)}",
-            f"you may    {', '.join(nexts) or 'do nothing more'}",
+            f"you may    {', '.join(verbs) or 'do nothing more'}",
         ]
         steps: list[dict[str, object]] = []
         for step in one.steps:

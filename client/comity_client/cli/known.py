@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from comity_client.cli.shell import Shell
-from comity_client.profile import STATE_FILE, Profile, ProfileError
+from comity_client.cli.shell import NotFoundError, Shell
+from comity_client.profile import STATE_FILE, Profile
 from comity_client.state import State, open_state
 from comity_protocol.chain import Desk
 from comity_protocol.directory import UnknownDeskError
@@ -116,7 +116,7 @@ def find_desk(text: str, profile: Profile, desks: dict[DeskId, Desk]) -> DeskId:
     more, so that a code that is mistyped or not there never means another State's desk.
 
     Raises:
-        ProfileError: No desk fits, or several do; the message lists them.
+        NotFoundError: No desk fits, or several do; the message lists them.
     """
     named = [id_ for id_, name in profile.names.items() if name.casefold() == text.casefold()]
     if len(named) == 1:
@@ -134,13 +134,14 @@ def find_desk(text: str, profile: Profile, desks: dict[DeskId, Desk]) -> DeskId:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ProfileError(
-            f"no desk is called {text!r}; see `comity contacts`, or synchronise if it is new"
-        )
+        raise NotFoundError(f"no desk is called {text!r}; see `comity contacts`")
     several = ", ".join(
         f"{desks[id_].party}/{desks[id_].authority.value} {short(id_)}" for id_ in sorted(found)
     )
-    raise ProfileError(f"{len(found)} desks fit {text!r}: {several}; write more digits of its id")
+    raise NotFoundError(
+        f"{len(found)} desks fit {text!r}: {several}; write PARTY/authority, or eight digits of its"
+        " id, as in `comity contacts`"
+    )
 
 
 def name_of(id_: DeskId, profile: Profile, desks: dict[DeskId, Desk]) -> str:

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import click
 
-from comity_client.cli.shell import Noun, Shell, Verb
+from comity_client.cli.shell import NotFoundError, Noun, Shell, Verb
 from comity_protocol.limits import NAME_BYTES_MAX
 
 
@@ -41,12 +41,12 @@ def add_name(shell: Shell, name: str, desk: str) -> None:
 @click.pass_obj
 def remove_name(shell: Shell, name: str) -> None:
     """Forget NAME."""
-    from comity_client.profile import ProfileError, write_profile
+    from comity_client.profile import write_profile
 
     profile = shell.read_profile()
     rest = {desk: called for desk, called in profile.names.items() if called != name}
     if len(rest) == len(profile.names):
-        raise ProfileError(f"no desk is called {name!r}")
+        raise NotFoundError(f"no desk is called {name!r}; see `comity names list`")
     write_profile(shell.folder, replace(profile, names=MappingProxyType(rest)))
     shell.give("name", {"name": name}, [f"forgot {name}"])
 

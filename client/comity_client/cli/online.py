@@ -7,10 +7,9 @@ from typing import Final, TypeVar
 from comity_client.census import BUNDLES_BEFORE_SENDING
 from comity_client.cli.exits import Exit
 from comity_client.cli.known import DIGITS_MIN, find_desk, name_of
-from comity_client.cli.shell import Shell
+from comity_client.cli.shell import NotFoundError, Shell
 from comity_client.desk import Desk, Stage, Status
 from comity_client.drafts import DraftError
-from comity_client.profile import ProfileError
 from comity_client.transport import OfflineError
 from comity_protocol.errors import MalformedError
 from comity_protocol.identifiers import DeskId, EnvelopeId, ExchangeId, short
@@ -132,17 +131,30 @@ def find_exchange(desk: Desk, text: str) -> ExchangeId:
     """Give the exchange whose id begins so, with eight digits or more.
 
     Raises:
-        ProfileError: None does, or several do.
+        NotFoundError: None does, or several do.
     """
     # Fewer digits are a slip of the hand, which must not answer another exchange.
-    known = desk.exchanges() if len(text) >= DIGITS_MIN else ()
-    found = sorted(one.id for one in known if one.id.hex().startswith(text.lower()))
+    if len(text) < DIGITS_MIN:
+        raise NotFoundError(
+            f"exchange {text!r} has {len(text)} digits, expected {DIGITS_MIN} or more; see"
+            " `comity exchange list`"
+        )
+    found = sorted(one.id for one in desk.exchanges() if one.id.hex().startswith(text.lower()))
     if len(found) != 1:
-        listed = f": {', '.join(short(id_) for id_ in found)}" if found else ""
-        raise ProfileError(
-            f"{len(found)} exchanges begin with {text!r}{listed}; see `comity exchange list`"
+        listed = f": {', '.join(short(id_) for id_ in found)}" if found else _other(desk, text)
+        raise NotFoundError(
+            f"{len(found) or 'no'} exchanges begin with {text!r}{listed}; see"
+            " `comity exchange list`"
         )
     return found[0]
+
+
+def _other(desk: Desk, text: str) -> str:
+    """Name the exchange of the envelope that was taken for one."""
+    for line in desk.inbox():
+        if line.envelope and line.exchange and line.envelope.hex().startswith(text.lower()):
+            return f", but an envelope does, and its exchange is {short(line.exchange)}"
+    return ""
 
 
 async def _sync(shell: Shell, desk: Desk) -> bool:

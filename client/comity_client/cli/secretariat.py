@@ -33,6 +33,10 @@ def secretariat(shell: Shell) -> None:
         {"digest": digest_of(rows).hex(), "responses": [_row(row) for row in rows]},
         [*(_line(row) for row in rows), f"digest  {fingerprint(digest_of(rows))}"],
     )
+    if not rows:
+        shell.hint(
+            "no records: no desk that names this one as its auditor has written or answered yet"
+        )
 
 
 def _row(row: "Response") -> dict[str, object]:

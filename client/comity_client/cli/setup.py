@@ -6,6 +6,7 @@ founded by several people, with the commands that this one stands for: see ``doc
 
 import json
 import signal
+import socket
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ def _stop_on_signal(stack: ExitStack) -> list[int]:
 def _begin(shell: Shell, place: Place, count: int, stack: ExitStack) -> Deployment:
     """Start everything, making first what is not there yet."""
     is_new = not place.link.exists()
+    _refuse_a_second(place, is_new=is_new)
     shell.passphrase_file = place.passphrase
     if is_new:
         write_private(place.passphrase, random_bytes(12).hex().encode() + b"\n")
@@ -148,7 +150,7 @@ def _begin(shell: Shell, place: Place, count: int, stack: ExitStack) -> Deployme
             genesis = _found(shell, place, keys, [ready["verifier_key"] for ready in witnesses])
         write_private(place.folder / "genesis.signed", genesis.serialize())
         relay_once(place.relay, "init", "--genesis", str(place.folder / "genesis.signed"))
-    port = 0 if is_new else int(_deployment(place).url.rpartition(":")[2])
+    port = 0 if is_new else _port(place)
     with shell.step("starting the relay"):
         addresses = [ready["address"] for ready in witnesses]
         url = start_relay(stack, place.relay, port, addresses)
@@ -162,6 +164,26 @@ def _begin(shell: Shell, place: Place, count: int, stack: ExitStack) -> Deployme
         _settle(shell, place)
     write_private(place.link, deployment.serialize().encode() + b"\n")
     return deployment
+
+
+def _refuse_a_second(place: Place, *, is_new: bool) -> None:
+    """Refuse a folder whose relay runs already, or whose first start was cut off."""
+    if is_new and place.passphrase.exists():
+        raise click.UsageError(
+            f"the first start in {place.folder} was cut off; delete that folder, or name another"
+        )
+    if is_new:
+        return
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", _port(place))) == 0:
+            raise click.UsageError(
+                f"{place.folder} runs already, or another program has port {_port(place)};"
+                " use what runs, or end it first"
+            )
+
+
+def _port(place: Place) -> int:
+    return int(_deployment(place).url.rpartition(":")[2])
 
 
 def _deployment(place: Place) -> Deployment:

@@ -54,6 +54,15 @@ class FileError(ComityError):
     remedy: ClassVar[str] = "check the file's name, its folder and who may read it"
 
 
+class NotFoundError(ComityError):
+    """A desk, envelope, exchange or name that was asked for; there is none, or more than one."""
+
+    code: ClassVar[str] = "not-found"
+    remedy: ClassVar[str] = (
+        "check what you typed against that list; `comity sync` brings what is new"
+    )
+
+
 class NotConfirmedError(ComityError):
     """A yes is needed and was not given."""
 
@@ -114,6 +123,9 @@ class Shell:
         """Say what went wrong and what to do next; give the exit code."""
         if isinstance(error, click.exceptions.Exit):
             return error.exit_code
+        if isinstance(error, click.exceptions.NoArgsIsHelpError) and not self.is_json:
+            click.echo(error.format_message(), err=True)
+            return int(Exit.USAGE)
         code, message, remedy, exit_code = _explain(error)
         if self.is_json:
             problem = {
