@@ -10,32 +10,39 @@ Many rows go in by one statement over arrays, one array a column, which is the s
 whatever their number and is prepared once.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, Final, TypeVar, cast
 
+import asyncpg
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
+    BindParameter,
+    ClauseElement,
+    Column,
     ColumnElement,
     Connection,
-    LargeBinary,
+    Select,
     Table,
     bindparam,
     event,
+    exists,
     func,
-    insert,
     literal,
     select,
     text,
+    update,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from comity_server import tables
-from comity_server.store import UnsafeStoreError
-from comity_server.store_sql import SqlStore, Work, create_tables, inserted_columns
+from comity_server.store import Head, Row, UnsafeStoreError
+from comity_server.store_growth import Standing, Step, grow, mailboxes_of
+from comity_server.store_sql import SqlStore, Work, create_tables, inserted_columns, rows_of
 
 Result = TypeVar("Result")
 
@@ -78,6 +85,7 @@ class PostgresqlStore(SqlStore):
 
     def __init__(self, url: URL) -> None:
         """Take the address ``postgresql+asyncpg://user@host/database``."""
+        self._standing: Standing | None = None
         self._writing = _create_engine(url, connections=WRITERS, isolation="READ COMMITTED")
         self._reading = _create_engine(url, connections=READERS, isolation="AUTOCOMMIT")
 
@@ -117,34 +125,135 @@ class PostgresqlStore(SqlStore):
             columns = tuple(map(list, zip(*rows, strict=True)))
             connection.exec_driver_sql(_INSERTS[table], columns)
 
-    def _advance(self, connection: Connection, amounts: Mapping[bytes, int]) -> dict[bytes, int]:
-        rows = connection.execute(
-            _ADVANCE, {"desk": list(amounts), "counter": list(amounts.values())}
-        )
-        return {row.desk: row.counter for row in rows}
+    async def _add(self, rows: Sequence[Row], statements: int) -> Step | None:
+        try:
+            async with self._writing.connect() as connection:
+                pooled = await connection.get_raw_connection()
+                driver = cast("asyncpg.Connection[asyncpg.Record]", pooled.driver_connection)
+                return await self._add_now(driver, rows, statements)
+        except asyncpg.IntegrityConstraintViolationError:
+            return None  # Another transaction was first.
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSError):
+            return None  # The long way meets it again, and knows what may be repeated.
+
+    async def _add_now(
+        self, driver: "asyncpg.Connection[asyncpg.Record]", rows: Sequence[Row], statements: int
+    ) -> Step | None:
+        """Add rows by one statement, which changes nothing if the log is not where it stood."""
+        standing = self._standing
+        if standing is None:
+            standing = Standing.at(Head(**await driver.fetchrow(_READ_HEAD)))
+            self._standing = standing
+        if unknown := mailboxes_of(rows) - standing.counters.keys():
+            found = dict(await driver.fetch(_READ_COUNTERS, list(unknown)))
+            if self._standing is not standing:
+                return None
+            # They are those of the head that stood; if it moved since, the statement does nothing.
+            standing.counters.update({desk: found.get(desk, 0) for desk in unknown})
+        step = grow(standing.head, standing.frontier, standing.counters, rows)
+        is_done = await driver.fetchval(_ADD, *_arguments(step, statements))
+        if self._standing is standing:
+            self._standing = standing.after(step) if is_done else None
+        return step if is_done else None
 
     def _among(self, column: ColumnElement[Any], values: Sequence[object]) -> ColumnElement[bool]:
         return column == func.any(literal(list(values), ARRAY(column.type)))
 
 
-def _from_arrays(table: Table) -> str:
+_DIALECT: Final = URL.create("postgresql+asyncpg").get_dialect()()
+
+
+def _compile(query: ClauseElement) -> str:
+    """Write a query of the schema's once, as the driver takes it."""
+    return str(query.compile(dialect=_DIALECT))
+
+
+def _array(table: Table, column: Column[Any]) -> BindParameter[Any]:
+    return bindparam(f"{table.name}.{column.name}", type_=ARRAY(column.type))
+
+
+def _inserting(table: Table, *conditions: ColumnElement[bool]) -> postgresql.Insert:
     """Insert as many rows as the arrays, one for each column, have items."""
     columns = inserted_columns(table)
-    arrays = [func.unnest(bindparam(column.name, type_=ARRAY(column.type))) for column in columns]
-    query = insert(table).from_select([column.name for column in columns], select(*arrays))
-    return str(query.compile(dialect=URL.create("postgresql+asyncpg").get_dialect()()))
+    values = select(*(func.unnest(_array(table, column)) for column in columns))
+    names = [column.name for column in columns]
+    query = postgresql.insert(table).from_select(names, values.where(*conditions))
+    if table is tables.mailboxes:
+        counter = {"counter": query.excluded.counter}
+        return query.on_conflict_do_update(index_elements=[table.c.desk], set_=counter)
+    return query
 
 
-_INSERTS: Final = {table: _from_arrays(table) for table in tables.metadata.sorted_tables}
+_INSERTS: Final = {table: _compile(_inserting(table)) for table in tables.metadata.sorted_tables}
 """For arrays that the driver takes as they are and SQLAlchemy would look through."""
 
-_ADVANCE: Final = text(
-    "INSERT INTO mailboxes (desk, counter) SELECT unnest(:desk), unnest(:counter) "
-    "ON CONFLICT (desk) DO UPDATE SET counter = mailboxes.counter + excluded.counter "
-    "RETURNING desk, counter"
-).bindparams(
-    bindparam("desk", type_=ARRAY(LargeBinary)), bindparam("counter", type_=ARRAY(BigInteger))
+_GROWING: Final = (
+    tables.envelopes,
+    tables.receipts,
+    tables.leaves,
+    tables.tile_hashes,
+    tables.mailbox_items,
+    tables.mailboxes,
 )
+"""What a batch is written to."""
+
+
+def _adding() -> Select[Any]:
+    """Move the head if it is where it stood and nothing else is to be seen to; then insert.
+
+    One statement is one transaction and one way to the server and back. The head row is locked by
+    being changed, and its conditions hold of the row as it is then. The other conditions may miss
+    what is committed in the same moment: an id that is inserted twice fails by its key, and what
+    became pending is integrated the next time.
+    """
+    head = tables.head
+    keys = ((tables.envelopes, tables.envelopes.c.id), (tables.receipts, tables.receipts.c.hash))
+    moved = (
+        update(head)
+        .where(
+            *(head.c[name] == bindparam(f"old.{name}") for name in _STOOD),
+            ~exists(select(tables.pending.c.arrival)),
+            *(
+                ~exists(select(key).where(key == func.any(_array(table, key))))
+                for table, key in keys
+            ),
+        )
+        .values({name: bindparam(f"new.{name}") for name in _MOVED})
+        .returning(head.c.size)
+        .cte("moved")
+    )
+    is_moved = exists(select(moved.c.size))
+    inserts = [_inserting(table, is_moved).cte(f"new_{table.name}") for table in _GROWING]
+    return select(is_moved).add_cte(*inserts)
+
+
+_STOOD: Final = ("size", "root", "statements", "incarnation")
+_MOVED: Final = ("size", "root", "frontier")
+_ADDING: Final = _adding().compile(dialect=_DIALECT)
+_ADD: Final = str(_ADDING)
+_ADD_NAMES: Final = tuple(_ADDING.positiontup or ())
+_READ_HEAD: Final = _compile(select(*(tables.head.c[field.name] for field in fields(Head))))
+_READ_COUNTERS: Final = _compile(
+    select(tables.mailboxes).where(
+        tables.mailboxes.c.desk == func.any(_array(tables.mailboxes, tables.mailboxes.c.desk))
+    )
+)
+
+
+def _arguments(step: Step, statements: int) -> list[object]:
+    """Give the arguments of ``_ADD`` in their order."""
+    stood = replace(step.before, statements=statements)
+    values: dict[str, object] = {
+        **{f"old.{name}": getattr(stood, name) for name in _STOOD},
+        **{f"new.{name}": getattr(step.head, name) for name in _MOVED},
+    }
+    given = dict(rows_of(step))
+    for table in _GROWING:
+        names = [f"{table.name}.{column.name}" for column in inserted_columns(table)]
+        rows = given.get(table, ())
+        columns = map(list, zip(*rows, strict=True)) if rows else ([] for _ in names)
+        values.update(zip(names, columns, strict=True))
+    return [values[name] for name in _ADD_NAMES]
 
 
 def _create_engine(url: URL, *, connections: int, isolation: str) -> AsyncEngine:

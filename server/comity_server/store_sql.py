@@ -18,8 +18,7 @@ How many processes may accept at once and still write one log:
 
 import secrets
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, assert_never
 
@@ -38,8 +37,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from comity_protocol.leaves import envelope_leaf, receipt_leaf, statement_leaf
-from comity_protocol.merkle import Frontier, leaf_hash
+from comity_protocol.merkle import Frontier
 from comity_server import store_reads as reads
 from comity_server import tables
 from comity_server.store import (
@@ -59,10 +57,9 @@ from comity_server.store import (
     StatementRow,
     StoreUnavailableError,
 )
+from comity_server.store_growth import Step, grow, mailboxes_of
 from comity_server.store_values import (
-    commitments_of,
     envelope_values,
-    mailbox_values,
     pack_counters,
     receipt_values,
     statement_values,
@@ -134,11 +131,19 @@ class SqlStore(ABC):
     def _insert(
         self, connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]
     ) -> None:
-        """Insert rows given in the order of the table's columns, less those it numbers itself."""
+        """Insert rows given in the order of the table's columns, less those it numbers itself.
+
+        A mailbox that is there already gets the new counter.
+        """
 
     @abstractmethod
-    def _advance(self, connection: Connection, amounts: Mapping[bytes, int]) -> dict[bytes, int]:
-        """Add to the counters of mailboxes; give each one's new last counter."""
+    async def _add(self, rows: Sequence[Row], statements: int) -> Step | None:
+        """Store new rows and integrate them by the shortest way, as one transaction.
+
+        Returns:
+            None, and nothing is changed, when something is pending, known or moved, or when others
+            were first; then the long way finds out what it was.
+        """
 
     @abstractmethod
     def _among(self, column: ColumnElement[Any], values: Sequence[object]) -> ColumnElement[bool]:
@@ -163,6 +168,11 @@ class SqlStore(ABC):
         integrate: bool,
     ) -> Accepted:
         """See ``Store.accept``."""
+        if integrate and (envelopes or receipts):
+            batch = _Batch(envelopes, receipts, {}, {})
+            step = await self._add(batch.new, statements)
+            if step is not None:
+                return batch.answer(_Integration(step.head, step.rows))
         take = self._accept_and_integrate if integrate else self._accept_as_pending
         return await self._change(lambda c: take(c, envelopes, receipts, statements))
 
@@ -338,10 +348,8 @@ class SqlStore(ABC):
             self._insert_pending(connection, own)
             waiting, own = waiting[:PENDING_ROWS_MAX], ()
         found, poison = self._take_pending(connection, waiting) if waiting else ([], [])
-        placed = self._place(connection, head, [*found, *own])
-        self._write_places(connection, placed[: len(found)])
-        self._insert_objects(connection, placed[len(found) :])
-        return _Integration(self._grow(connection, head, placed), tuple(placed), tuple(poison))
+        step = self._write(connection, head, found, own)
+        return _Integration(step.head, step.rows, tuple(poison))
 
     def _take_pending(
         self, connection: Connection, waiting: Sequence[Any]
@@ -378,50 +386,31 @@ class SqlStore(ABC):
             **reads.find_receipts(connection, self._among, keys[Kind.RECEIPT]),
         }
 
-    def _place(self, connection: Connection, head: Head, rows: Sequence[Row]) -> list[Row]:
-        """Assign leaf indexes and mailbox counters."""
-        # SPEC [R-3]: leaf index and mailbox counters are assigned together, without gaps, in the
-        # order of integration.
-        amounts = Counter(
-            to.desk for row in rows if isinstance(row, EnvelopeRow) for to in row.recipients
-        )
-        last = self._advance(connection, amounts) if amounts else {}
-        used = {desk: last[desk] - amount for desk, amount in amounts.items()}
-        placed: list[Row] = []
-        # SPEC [R-5]: index order is the order of integration, never that of a sequence.
-        for index, row in enumerate(rows, start=head.size):
-            if isinstance(row, EnvelopeRow):
-                for to in row.recipients:
-                    used[to.desk] += 1
-                counters = tuple(used[to.desk] for to in row.recipients)
-                placed.append(replace(row, leaf_index=index, counters=counters))
-            else:
-                placed.append(replace(row, leaf_index=index))
-        return placed
-
-    def _grow(self, connection: Connection, head: Head, placed: Sequence[Row]) -> Head:
-        """Append leaves for placed rows and move the head."""
-        if not placed:
-            return head
-        data = [_leaf(row) for row in placed]
-        growth = Frontier.parse(head.frontier).grow(leaf_hash(leaf) for leaf in data)
-        grown = replace(
-            head,
-            size=growth.frontier.size,
-            root=growth.frontier.root,
-            frontier=growth.frontier.serialize(),
-        )
-        self._insert(connection, tables.leaves, list(enumerate(data, start=head.size)))
-        tiles = [(tile.level, tile.index, tile.hash) for tile in growth.tile_hashes]
-        self._insert(connection, tables.tile_hashes, tiles)
-        items = [
-            item for row in placed if isinstance(row, EnvelopeRow) for item in mailbox_values(row)
-        ]
-        self._insert(connection, tables.mailbox_items, items)
+    def _write(
+        self, connection: Connection, head: Head, stored: Sequence[Row], new: Sequence[Row]
+    ) -> Step:
+        """Place rows that are stored already and then new ones; write what that adds to the log."""
+        rows = [*stored, *new]
+        counters = self._counters(connection, mailboxes_of(rows))
+        step = grow(head, Frontier.parse(head.frontier), counters, rows)
+        if not rows:
+            return step
+        self._write_places(connection, step.rows[: len(stored)])
+        self._insert_objects(connection, step.rows[len(stored) :])
+        for table, values in _growth(step):
+            self._insert(connection, table, values)
         connection.execute(
-            update(tables.head).values(size=grown.size, root=grown.root, frontier=grown.frontier)
+            update(tables.head).values(
+                size=step.head.size, root=step.head.root, frontier=step.head.frontier
+            )
         )
-        return grown
+        return step
+
+    def _counters(self, connection: Connection, desks: Collection[bytes]) -> dict[bytes, int]:
+        """Read the last counters of mailboxes; the lock of the head row keeps them as they are."""
+        mailboxes = tables.mailboxes
+        query = select(mailboxes).where(self._among(mailboxes.c.desk, list(desks)))
+        return {row.desk: row.counter for row in connection.execute(query)} if desks else {}
 
     # Writing rows.
 
@@ -431,12 +420,8 @@ class SqlStore(ABC):
         self._insert(connection, tables.pending, queued)
 
     def _insert_objects(self, connection: Connection, rows: Sequence[Row]) -> None:
-        envelopes = [row for row in rows if isinstance(row, EnvelopeRow)]
-        self._insert(connection, tables.envelopes, [envelope_values(row) for row in envelopes])
-        receipts = [receipt_values(row) for row in rows if isinstance(row, ReceiptRow)]
-        self._insert(connection, tables.receipts, receipts)
-        statements = [statement_values(row) for row in rows if isinstance(row, StatementRow)]
-        self._insert(connection, tables.statements, statements)
+        for table, values in _objects(rows):
+            self._insert(connection, table, values)
 
     def _insert_boxes(self, connection: Connection, row: StatementRow, ordinal: int) -> None:
         boxes = [(row.desk, device, epoch, ordinal, box) for epoch, device, box in row.boxes]
@@ -538,6 +523,35 @@ def inserted_columns(table: Table) -> list[Column[Any]]:
     return [column for column in table.columns if column.autoincrement is not True]
 
 
+TableRows = tuple[Table, Sequence[tuple[object, ...]]]
+"""A table, and rows for it as ``inserted_columns`` has them."""
+
+
+def rows_of(step: Step) -> list[TableRows]:
+    """Give everything that a step of new rows inserts, table by table; none of the rows is none."""
+    return [(table, values) for table, values in (*_objects(step.rows), *_growth(step)) if values]
+
+
+def _objects(rows: Sequence[Row]) -> tuple[TableRows, ...]:
+    envelopes = [envelope_values(row) for row in rows if isinstance(row, EnvelopeRow)]
+    receipts = [receipt_values(row) for row in rows if isinstance(row, ReceiptRow)]
+    statements = [statement_values(row) for row in rows if isinstance(row, StatementRow)]
+    return (
+        (tables.envelopes, envelopes),
+        (tables.receipts, receipts),
+        (tables.statements, statements),
+    )
+
+
+def _growth(step: Step) -> tuple[TableRows, ...]:
+    return (
+        (tables.leaves, step.leaves),
+        (tables.tile_hashes, step.tiles),
+        (tables.mailbox_items, step.items),
+        (tables.mailboxes, list(step.counters.items())),
+    )
+
+
 def _lock_log(connection: Connection) -> Head:
     """Read the head, keeping everyone else from integrating until the commit."""
     # SQLite knows no FOR UPDATE and is not sent it: its transaction was begun as the only one.
@@ -571,18 +585,6 @@ def _why_poison(row: Row | None) -> str | None:
     if isinstance(row, EnvelopeRow) and not row.recipients:
         return "envelope has no recipients"
     return None
-
-
-def _leaf(row: Row) -> bytes:
-    match row:
-        case StatementRow():
-            return statement_leaf(row.payload)
-        case EnvelopeRow():
-            return envelope_leaf(row.core_hash, commitments_of(row))
-        case ReceiptRow():
-            return receipt_leaf(row.payload)
-        case _:
-            assert_never(row)
 
 
 def _kind(row: Row) -> Kind:

@@ -9,12 +9,15 @@ caller is cancelled it still ends whole [R-1].
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import fields
 from time import sleep
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import (
+    ClauseElement,
     ColumnElement,
     Connection,
     Engine,
@@ -22,7 +25,9 @@ from sqlalchemy import (
     bindparam,
     create_engine,
     event,
+    exists,
     select,
+    update,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
@@ -30,8 +35,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from comity_server import tables
-from comity_server.store import UnsafeStoreError
-from comity_server.store_sql import SqlStore, Work, create_tables, inserted_columns
+from comity_server.store import Head, Row, StoreUnavailableError, UnsafeStoreError
+from comity_server.store_growth import Standing, Step, grow, mailboxes_of
+from comity_server.store_sql import SqlStore, Work, create_tables, inserted_columns, rows_of
 
 READERS: Final = 4
 
@@ -67,6 +73,8 @@ class SqliteStore(SqlStore):
         """
         if not url.database or url.database == ":memory:" or url.query:
             raise UnsafeStoreError(f"store address is {url}, expected sqlite:/// and a file's path")
+        # Only the writer thread touches it.
+        self._standing: Standing | None = None
         self._writing = _create_engine(url, connections=1, begin="BEGIN IMMEDIATE")
         self._reading = _create_engine(url, connections=READERS, begin="BEGIN")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
@@ -104,33 +112,81 @@ class SqliteStore(SqlStore):
         if rows:
             connection.exec_driver_sql(_INSERTS[table], list(rows))
 
-    def _advance(self, connection: Connection, amounts: Mapping[bytes, int]) -> dict[bytes, int]:
-        connection.exec_driver_sql(_ADVANCE, list(amounts.items()))
-        mailboxes = tables.mailboxes
-        counters = select(mailboxes).where(self._among(mailboxes.c.desk, list(amounts)))
-        return {row.desk: row.counter for row in connection.execute(counters)}
+    async def _add(self, rows: Sequence[Row], statements: int) -> Step | None:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._writer, self._add_now, rows, statements)
+        except sqlite3.IntegrityError:
+            return None  # A key is there already.
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            raise StoreUnavailableError.of(error) from error
+
+    def _add_now(self, rows: Sequence[Row], statements: int) -> Step | None:
+        """Add rows over the driver itself; runs in the writer thread."""
+        with closing(self._writing.raw_connection()) as pooled:
+            driver = cast("sqlite3.Connection", pooled.driver_connection)
+            driver.execute("BEGIN IMMEDIATE")
+            try:
+                step = self._write_now(driver, rows, statements)
+                driver.execute("ROLLBACK" if step is None else "COMMIT")
+            except BaseException:
+                if driver.in_transaction:
+                    driver.execute("ROLLBACK")
+                raise
+        if step is not None and self._standing is not None:
+            self._standing = self._standing.after(step)
+        return step
+
+    def _write_now(
+        self, driver: sqlite3.Connection, rows: Sequence[Row], statements: int
+    ) -> Step | None:
+        (is_pending, *columns) = driver.execute(_READ_HEAD).fetchone()
+        head = Head(*columns)
+        if is_pending or head.statements != statements:
+            return None
+        if self._standing is None or self._standing.head != head:
+            self._standing = Standing.at(head)
+        counters = self._standing.counters
+        for desk in mailboxes_of(rows) - counters.keys():
+            found = driver.execute(_READ_COUNTER, (desk,)).fetchone()
+            counters[desk] = 0 if found is None else found[0]
+        step = grow(head, self._standing.frontier, counters, rows)
+        for table, values in rows_of(step):
+            driver.executemany(_INSERTS[table], values)
+        driver.execute(_MOVE_HEAD, (step.head.size, step.head.root, step.head.frontier))
+        return step
 
     def _among(self, column: ColumnElement[Any], values: Sequence[object]) -> ColumnElement[bool]:
         # SQLAlchemy looks at each value of a list, but takes those of one parameter as they are.
         return column.in_(bindparam(None, list(values), expanding=True, type_=column.type))
 
 
-_INSERTS: Final = {
-    table: str(
-        table.insert().compile(
-            dialect=sqlite.dialect(),
-            column_keys=[column.name for column in inserted_columns(table)],
-        )
-    )
-    for table in tables.metadata.sorted_tables
-}
+def _compile(query: ClauseElement, columns: Sequence[str] | None = None) -> str:
+    """Write a query of the schema's once, as the driver takes it."""
+    return str(query.compile(dialect=sqlite.dialect(), column_keys=columns))
+
+
+def _inserting(table: Table) -> str:
+    query = sqlite.insert(table)
+    if table is tables.mailboxes:
+        counter = {"counter": query.excluded.counter}
+        query = query.on_conflict_do_update(index_elements=[table.c.desk], set_=counter)
+    return _compile(query, [column.name for column in inserted_columns(table)])
+
+
+_INSERTS: Final = {table: _inserting(table) for table in tables.metadata.sorted_tables}
 """For rows given as tuples, which the driver takes as they are and SQLAlchemy would take apart."""
 
-
-_ADVANCE: Final = (
-    "INSERT INTO mailboxes (desk, counter) VALUES (?, ?) "
-    "ON CONFLICT (desk) DO UPDATE SET counter = counter + excluded.counter"
+_READ_HEAD: Final = _compile(
+    select(
+        exists(select(tables.pending.c.arrival)),
+        *(tables.head.c[field.name] for field in fields(Head)),
+    )
 )
+_READ_COUNTER: Final = _compile(
+    select(tables.mailboxes.c.counter).where(tables.mailboxes.c.desk == bindparam("desk"))
+)
+_MOVE_HEAD: Final = _compile(update(tables.head), ["size", "root", "frontier"])
 
 
 async def _run(threads: ThreadPoolExecutor, engine: Engine, work: Work[Result]) -> Result:

@@ -435,6 +435,27 @@ async def test_pending_rows_are_integrated_in_the_order_of_arrival_before_new_on
     assert await store.envelope(envelope(2).id) == done.integrated[2]
 
 
+async def test_stores_that_take_turns_go_on_where_the_other_one_stopped(place: Place) -> None:
+    """[R-3] What a store remembers of the log is worth nothing once another one has written."""
+    async with place.opened(2) as (left, right):
+        await accept(left, envelope(1), envelope(2))
+        await accept(right, envelope(3))
+        await right.accept_statement(statement(1), expected_ordinal=0)
+        await accept(left, envelope(4), statements=1, integrate=False)
+        turns = [
+            await accept(store, envelope(number), receipts=[receipt(number)], statements=1)
+            for number, store in enumerate((left, right, right, left), start=5)
+        ]
+        leaves = await all_leaves(left)
+        items = await whole_mailbox(right, BETA)
+
+    assert [row.leaf_index for row in turns[0].integrated] == [4, 5, 6]
+    assert [turn.envelopes[0].counters for turn in turns] == [(n, n) for n in range(5, 9)]
+    assert [turn.receipts[0].leaf_index for turn in turns] == [6, 8, 10, 12]
+    assert [item.counter for item in items] == list(range(1, 9))
+    assert turns[-1].head.root == frontier_of(leaves).root
+
+
 async def test_a_pending_envelope_is_in_no_mailbox_and_has_no_leaf(store: Store) -> None:
     await accept(store, envelope(1), receipts=[receipt(1)], integrate=False)
 
