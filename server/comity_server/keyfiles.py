@@ -107,7 +107,12 @@ def _read_genesis(path: Path) -> SignedStatement:
         raise SettingsError(f"genesis {path} cannot be read: {error.strerror}") from error
     if len(data) > _GENESIS_BYTES_MAX:
         raise MalformedError(f"genesis is longer than {_GENESIS_BYTES_MAX:,} bytes")
-    return SignedStatement.parse(data)
+    try:
+        return SignedStatement.parse(data)
+    except MalformedError as error:
+        raise SettingsError(
+            f"{path} is not a signed genesis; name the FILE.signed that the last signature wrote"
+        ) from error
 
 
 def _write(path: Path, data: bytes) -> None:
