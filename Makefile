@@ -19,7 +19,7 @@ export PYTHONSAFEPATH := 1
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 8
 
-demo: .venv/.server ## one exchange from lead to closure, on this machine (DEMO_ARGS="--headless --json")
+demo: .venv/.server ## two cases between four States, on this machine (DEMO_ARGS="--headless --json")
 	$(BIN)/comity demo $(DEMO_ARGS)
 
 check: .venv/.dev ## every check: format, lint, types, import contracts, tests with coverage
