@@ -39,6 +39,12 @@ class ProfileError(ComityError):
     remedy = "name the right folder with --profile, or enrol this device"
 
 
+class DeploymentLineError(ProfileError):
+    """A deployment line that cannot be used."""
+
+    remedy = "copy the whole line, comity:https://...#..., as the operator handed it out"
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """Where a relay is, and the genesis that it must serve.
@@ -57,11 +63,13 @@ class Deployment:
         parts = urlsplit(self.url)
         is_local = parts.scheme == "http" and parts.hostname in _LOOPBACK
         if not parts.hostname or not (parts.scheme == "https" or is_local):
-            raise ProfileError("relay's address is not https, expected for example https://relay")
+            raise DeploymentLineError(
+                "relay's address is not https, expected for example https://relay"
+            )
         if parts.query or parts.fragment or parts.username or self.url.endswith("/"):
-            raise ProfileError("relay's address has more than host, port and path")
+            raise DeploymentLineError("relay's address has more than host, port and path")
         if len(self.genesis_hash) != HASH_BYTES:
-            raise ProfileError("hash of the genesis is not 64 hexadecimal digits")
+            raise DeploymentLineError("hash of the genesis is not 64 hexadecimal digits")
 
     @property
     def id(self) -> DeploymentId:
@@ -81,7 +89,7 @@ class Deployment:
         """
         url, mark, digits = line.strip().removeprefix(_SCHEME).rpartition("#")
         if not line.strip().startswith(_SCHEME) or not mark:
-            raise ProfileError("deployment line does not read comity:<address>#<64 digits>")
+            raise DeploymentLineError("deployment line does not read comity:<address>#<64 digits>")
         try:
             genesis_hash = bytes.fromhex(digits)
         except ValueError:

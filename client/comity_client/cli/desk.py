@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from comity_client.cli.shell import Noun, Shell, write_new_file
+from comity_client.cli.shell import Noun, Shell, typed_id, write_new_file
 from comity_protocol.limits import (
     AUDITORS_MAX,
     DEVICES_MAX,
@@ -235,8 +235,8 @@ def _policy(before: "Policy", decided: Mapping[str, Any], auditors: tuple[str, .
 
 
 def _desks(texts: tuple[str, ...]) -> tuple["DeskId", ...]:
-    from comity_protocol.identifiers import DeskId, parse_id
+    from comity_protocol.identifiers import DeskId
 
     if len(texts) > AUDITORS_MAX:
         raise click.UsageError(f"{len(texts)} auditors are named, expected at most {AUDITORS_MAX}")
-    return tuple(sorted({DeskId(parse_id(text, "auditor")) for text in texts}))
+    return tuple(sorted({DeskId(typed_id(text, "auditor")) for text in texts}))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from comity_client.cli.shell import Noun, Shell, read_file, write_new_file
+from comity_client.cli.shell import Noun, Shell, read_file, typed_id, write_new_file
 
 if TYPE_CHECKING:
     from comity_protocol.identifiers import DeviceId
@@ -34,7 +34,7 @@ def new_device(
     from comity_client.cli.enrol import make_device
     from comity_client.profile import Deployment
     from comity_client.words import key_fingerprint
-    from comity_protocol.identifiers import DeskId, OfficerId, parse_id
+    from comity_protocol.identifiers import DeskId, OfficerId
     from comity_protocol.statements import Role
 
     deployment = Deployment.parse(line)
@@ -42,9 +42,9 @@ def new_device(
         shell,
         deployment,
         deployment.id,
-        DeskId(parse_id(desk, "desk")),
+        DeskId(typed_id(desk, "desk")),
         role=Role(role),
-        officer=OfficerId(parse_id(officer, "officer")) if officer else None,
+        officer=OfficerId(typed_id(officer, "officer")) if officer else None,
     )
     write_new_file(file, made.enrolment.serialize())
     fingerprint = key_fingerprint(made.keys.full.public)

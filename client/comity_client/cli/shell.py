@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import click
 
 from comity_client.cli.exits import Exit, exit_of
-from comity_protocol.errors import ComityError
+from comity_protocol.errors import ComityError, MalformedError
+from comity_protocol.identifiers import parse_id
 
 if TYPE_CHECKING:
     from comity_client.keystore import Cost, DeviceKeys
@@ -292,6 +293,18 @@ class Noun(click.Group):
     """A group of verbs."""
 
     command_class = Verb
+
+
+def typed_id(text: str, what: str) -> bytes:
+    """Read an id that somebody typed.
+
+    Raises:
+        click.UsageError: It is not 32 lower-case hexadecimal digits.
+    """
+    try:
+        return parse_id(text, what)
+    except MalformedError as error:
+        raise click.UsageError(f"{error}; `comity contacts` shows them") from error
 
 
 def read_file(path: Path, bytes_max: int) -> bytes:
