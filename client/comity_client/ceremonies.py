@@ -33,6 +33,7 @@ from comity_protocol.encoding import parse, serialize
 from comity_protocol.epochs import EpochSecret, NewEpoch, box_for, box_hash, new_epoch
 from comity_protocol.errors import MalformedError
 from comity_protocol.fields import Fields
+from comity_protocol.genesis import Genesis, Root, parse_genesis, parse_root
 from comity_protocol.identifiers import (
     ID_BYTES,
     DeploymentId,
@@ -59,16 +60,12 @@ from comity_protocol.statements import (
     DeskStatement,
     DeviceStatement,
     EpochStatement,
-    Genesis,
     Link,
     Policy,
     PolicyStatement,
     Reason,
     RemovalStatement,
     Role,
-    Root,
-    parse_genesis,
-    parse_root,
 )
 
 CUSTODIAN_FILE_BYTES_MAX: Final = 4_096

@@ -21,6 +21,7 @@ from typing import Final
 from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.errors import ComityError, MalformedError, VerificationError
 from comity_protocol.fields import Fields, array_of, bytes_of, integer_of, text_of
+from comity_protocol.genesis import parse_genesis
 from comity_protocol.identifiers import ID_BYTES, DeviceId, short
 from comity_protocol.keys import (
     FULL_PUBLIC_BYTES,
@@ -39,7 +40,7 @@ from comity_protocol.limits import (
     SIGNATURES_MAX,
     STATEMENT_BYTES_MAX,
 )
-from comity_protocol.statements import SignedStatement, parse_genesis, parse_statement
+from comity_protocol.statements import SignedStatement, parse_statement
 
 ITEMS_MAX: Final = 16
 """Statements of one file: a desk, its first devices and its first epoch are four or five."""

@@ -17,12 +17,12 @@ from comity_protocol.encoding import parse, serialize
 from comity_protocol.envelope import Core, core_hash
 from comity_protocol.errors import VerificationError
 from comity_protocol.fields import array_of, bytes_of
+from comity_protocol.genesis import Genesis
 from comity_protocol.identifiers import EnvelopeId, short
 from comity_protocol.leaves import COMMITMENT_BYTES, CounterProof, envelope_leaf
 from comity_protocol.limits import RECIPIENTS_MAX
 from comity_protocol.log_proof import LogProof, verify_log_proof
 from comity_protocol.merkle import leaf_hash
-from comity_protocol.statements import Genesis
 
 FOLDER: Final = "proofs"
 PROOF_BYTES_MAX: Final = 262_144

@@ -25,11 +25,12 @@ from comity_protocol.checkpoint import Quorum, verify_quorum
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import serialize
 from comity_protocol.errors import ComityError, VerificationError
+from comity_protocol.genesis import Genesis
 from comity_protocol.identifiers import DeskId
 from comity_protocol.leaves import statement_leaf
 from comity_protocol.merkle import leaf_hash, verify_inclusion
 from comity_protocol.signed_note import KeyType, VerifierKey
-from comity_protocol.statements import Genesis, SignedStatement, parse_statement
+from comity_protocol.statements import SignedStatement, parse_statement
 
 PAGES_MAX: Final = 10_000
 

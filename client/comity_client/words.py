@@ -5,6 +5,7 @@ fingerprints, so that two people can compare them by voice.
 """
 
 from comity_protocol.errors import MalformedError
+from comity_protocol.genesis import Genesis, Root, parse_genesis
 from comity_protocol.identifiers import short
 from comity_protocol.keys import Context, digest, fingerprint, key_id
 from comity_protocol.statements import (
@@ -12,15 +13,12 @@ from comity_protocol.statements import (
     DeviceStatement,
     EpochKeys,
     EpochStatement,
-    Genesis,
     Link,
     Policy,
     PolicyStatement,
     RemovalStatement,
     Role,
-    Root,
     Statement,
-    parse_genesis,
     parse_statement,
 )
 

@@ -2,7 +2,7 @@
 
 ``apply`` takes a desk as it was and one signed statement and gives the desk as it is, or refuses.
 Relay, clients, auditors and witnesses all run this same function over the same bytes in leaf
-order, so nobody needs to believe another about a key.
+order, so nobody needs to believe another about a key. What a chain rests on is in ``genesis.py``.
 
 Rules:
 
@@ -19,7 +19,6 @@ Rules:
 * [S-9] Boxes are those whose hash the statement signed, one for each member.
 * [S-10] The desk's authority type and party are fixed at its creation.
 * [S-11] Only custodians create a desk and change its policy.
-* [S-12] A genesis is signed by the threshold of each founding root.
 
 Ghost devices, ghost officers, swapped keys, forked chains, replays into another desk or
 deployment, and a leaver who publishes an epoch all fail one of these.
@@ -32,14 +31,13 @@ from types import MappingProxyType
 from typing import assert_never
 
 from comity_protocol.errors import VerificationError
+from comity_protocol.genesis import Genesis, Root
 from comity_protocol.identifiers import DeskId, DeviceId, OfficerId, short
 from comity_protocol.keys import (
-    Context,
     check_fast_public,
     check_full_public,
     check_seal_public,
     key_id,
-    verify_full,
 )
 from comity_protocol.limits import CHAIN_STATEMENTS_MAX, DEVICES_MAX
 from comity_protocol.statements import (
@@ -48,18 +46,16 @@ from comity_protocol.statements import (
     DeviceStatement,
     EpochKeys,
     EpochStatement,
-    Genesis,
     Link,
     Policy,
     PolicyStatement,
     RemovalStatement,
     Role,
-    Root,
     SignedStatement,
     Statement,
     boxes_hash,
-    parse_genesis,
     parse_statement,
+    verify_signatures,
 )
 
 
@@ -136,39 +132,6 @@ class Desk:
         return self.epoch is not None and self.active.keys() >= set(self.epoch.members)
 
 
-def verify_genesis(signed: SignedStatement) -> Genesis:
-    """Read a genesis and check that every founding root stands behind it.
-
-    The caller compares ``Genesis.deployment`` with what it has pinned: signatures alone prove
-    only that somebody with some keys wrote it.
-
-    Raises:
-        MalformedError: The payload is not a genesis.
-        VerificationError: A root's threshold is not reached, or a key is unusable.
-
-    Source: PROTOCOL [S-12]: a genesis is signed by the threshold of each founding root.
-    """
-    genesis = parse_genesis(signed.payload)
-    if signed.boxes or signed.previous is not None:
-        raise VerificationError("genesis comes with boxes, expected none")
-    for key in (genesis.log_key, genesis.relay_key, *(key for _, key in genesis.witnesses)):
-        check_fast_public(key)
-    for root in genesis.roots:
-        for public in root.custodians:
-            check_full_public(public)
-    known = {id_: key for root in genesis.roots for id_, key in root.custodian_keys.items()}
-    if sum(len(root.custodians) for root in genesis.roots) != len(known):
-        raise VerificationError("a custodian's key stands in two founding roots")
-    signers = _verify_signatures(signed, known)
-    for root in genesis.roots:
-        # SPEC [S-12]: a genesis is signed by the threshold of each founding root.
-        if len(signers & root.custodian_keys.keys()) < root.threshold:
-            raise VerificationError(
-                f"genesis has too few signatures of {root.code}, expected {root.threshold}"
-            )
-    return genesis
-
-
 def apply(desk: Desk | None, signed: SignedStatement, *, genesis: Genesis, index: int) -> Desk:
     """Fold one statement into a desk.
 
@@ -195,7 +158,7 @@ def apply(desk: Desk | None, signed: SignedStatement, *, genesis: Genesis, index
             # SPEC [S-8]: a device id, and a key, never returns.
             raise VerificationError(f"device {short(newcomer)} was here before [S-8]")
         known[newcomer] = statement.full
-    signers = _verify_signatures(signed, known)
+    signers = verify_signatures(signed, known)
     after = _fold(desk, statement, signed, root, signers, index)
     return replace(after, seq=statement.link.seq, head=signed.hash)
 
@@ -229,7 +192,7 @@ def _create(statement: Statement, signed: SignedStatement, genesis: Genesis, ind
         raise VerificationError("chain begins with another statement than a desk's [S-1]")
     link = statement.link
     root = _root_of(genesis, statement.party)
-    signers = _verify_signatures(signed, root.custodian_keys)
+    signers = verify_signatures(signed, root.custodian_keys)
     expected = Link(genesis.deployment, link.desk, 0, SignedStatement(root.serialize(), ()).hash)
     # SPEC [S-1]: every statement names this deployment and desk, position and hash before it.
     if link != expected:
@@ -268,19 +231,6 @@ def _root_of(genesis: Genesis, party: str) -> Root:
         if root.code == party:
             return root
     raise VerificationError(f"{party} is not a party of this deployment")
-
-
-def _verify_signatures(signed: SignedStatement, known: Mapping[bytes, bytes]) -> set[bytes]:
-    """Check every signature, and that each signer is known; give the signers."""
-    signers = {signer for signer, _ in signed.signatures}
-    # SPEC [S-2]: each signer counts once, and is known before the statement.
-    if len(signers) != len(signed.signatures):
-        raise VerificationError("a signer signed twice [S-2]")
-    if unknown := sorted(signers - known.keys()):
-        raise VerificationError(f"signer {short(unknown[0])} may not sign here [S-2]")
-    for signer, signature in signed.signatures:
-        verify_full(known[signer], Context.STATEMENT, signed.payload, signature)
-    return signers
 
 
 def _require_custodians(root: Root, signers: Collection[bytes]) -> None:

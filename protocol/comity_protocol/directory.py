@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from comity_protocol.chain import Desk, Device, apply, verify_genesis
+from comity_protocol.chain import Desk, Device, apply
 from comity_protocol.errors import ComityError, VerificationError
+from comity_protocol.genesis import Genesis, verify_genesis
 from comity_protocol.identifiers import DeskId, DeviceId, short
-from comity_protocol.statements import Genesis, SignedStatement, parse_statement
+from comity_protocol.statements import SignedStatement, parse_statement
 
 
 class UnknownDeskError(ComityError):

@@ -23,8 +23,9 @@ do the same for a value that stands alone, such as an item of an array.
 import builtins
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Self
 
 from comity_protocol.encoding import Value
@@ -193,6 +194,12 @@ def map_of(value: Value, what: str) -> Mapping[str, Value]:
     if not isinstance(value, Mapping):
         raise _mistyped(value, what, "a map")
     return value
+
+
+def check_ascending(ids: Sequence[bytes], what: str) -> None:
+    """Check that ids are bytewise ascending, each once, so that one set has one form."""
+    if any(left >= right for left, right in pairwise(ids)):
+        raise MalformedError(f"{what} are not ascending, each once")
 
 
 def _clean(value: Value, what: str, bytes_max: int, refused: re.Pattern[str]) -> str:

@@ -2,11 +2,11 @@
 
 A statement is a payload and composite signatures over exactly those bytes. Here is what each says
 and how it is written; whether it may be said, by whom and after what, is ``chain.py``'s question.
+What the chains of a deployment rest on, its genesis and the States' roots, is in ``genesis.py``.
 
 =========  ============================================================  =======================
 type       says                                                          signed by
 =========  ============================================================  =======================
-genesis    log, relay and witness keys, quorum, founding State roots     k custodians of each root
 desk       a desk exists, of which authority type, under which policy    k custodians
 device     a device belongs to an officer of the desk                    itself, and admins or
                                                                          custodians
@@ -21,13 +21,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import sha256
-from itertools import pairwise
 from typing import Final, TypeAlias
 
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.errors import MalformedError
-from comity_protocol.fields import Fields, array_of, bytes_of, text_of
-from comity_protocol.identifiers import ID_BYTES, DeploymentId, DeskId, DeviceId, OfficerId
+from comity_protocol.errors import MalformedError, VerificationError
+from comity_protocol.fields import Fields, array_of, bytes_of, check_ascending
+from comity_protocol.identifiers import ID_BYTES, DeploymentId, DeskId, DeviceId, OfficerId, short
 from comity_protocol.keys import (
     FAST_PUBLIC_BYTES,
     FULL_PUBLIC_BYTES,
@@ -37,25 +36,22 @@ from comity_protocol.keys import (
     FullKey,
     digest,
     key_id,
+    verify_full,
 )
 from comity_protocol.leaves import statement_hash
 from comity_protocol.limits import (
     AUDITORS_MAX,
     BOX_BYTES_MAX,
-    CUSTODIANS_MAX,
     DEVICES_MAX,
     EPOCH_DAYS_MAX,
     EPOCH_NUMBER_MAX,
     FRESH_HOURS_MAX,
     HISTORY_DAYS_MAX,
-    NAME_BYTES_MAX,
     PARTY_BYTES_MAX,
     PREVIOUS_BOX_BYTES_MAX,
-    ROOTS_MAX,
     SEQ_MAX,
     SIGNATURES_MAX,
     STATEMENT_BYTES_MAX,
-    WITNESSES_MAX,
 )
 from comity_protocol.merkle import HASH_BYTES
 
@@ -121,66 +117,6 @@ class Policy:
 
 
 _POLICY_FIELDS: Final = frozenset(Policy().to_value())
-
-
-@dataclass(frozen=True, slots=True)
-class Root:
-    """A State's or organisation's custodians and how many of them decide."""
-
-    code: str
-    threshold: int
-    custodians: tuple[bytes, ...]
-
-    @property
-    def custodian_keys(self) -> dict[bytes, bytes]:
-        """Composite public keys by key id."""
-        return {key_id(public): public for public in self.custodians}
-
-    def serialize(self) -> bytes:
-        """Give the bytes whose hash names this root."""
-        ordered: list[bytes] = sorted(self.custodians, key=key_id)
-        return serialize(
-            {
-                "v": 1,
-                "t": "root",
-                "code": self.code,
-                "version": 1,
-                "k": self.threshold,
-                "custodians": ordered,
-            }
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Genesis:
-    """The founding States' word on which log, relay and witnesses to believe."""
-
-    origin: str
-    log_key: bytes
-    relay_key: bytes
-    witnesses: tuple[tuple[str, bytes], ...]
-    quorum: int
-    roots: tuple[Root, ...]
-
-    def serialize(self) -> bytes:
-        """Give the bytes that the founding custodians sign."""
-        return serialize(
-            {
-                "v": 1,
-                "t": "genesis",
-                "origin": self.origin,
-                "log": self.log_key,
-                "relay": self.relay_key,
-                "witnesses": [[name, key] for name, key in self.witnesses],
-                "quorum": self.quorum,
-                "roots": [root.serialize() for root in self.roots],
-            }
-        )
-
-    @property
-    def deployment(self) -> DeploymentId:
-        """The id that every later statement names, so that none fits another deployment."""
-        return DeploymentId(statement_hash(self.serialize())[:ID_BYTES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,7 +353,7 @@ def parse_signatures(value: Value) -> tuple[tuple[bytes, bytes], ...]:
         )
     )
     # SPEC [S-2]: each signer counts once.
-    _check_ascending([signer for signer, _ in pairs], "signatures")
+    check_ascending([signer for signer, _ in pairs], "signatures")
     return pairs
 
 
@@ -433,6 +369,32 @@ def sign_statement(
     return SignedStatement(payload, tuple(signatures), tuple(sorted(boxes)), previous)
 
 
+def verify_signatures(signed: SignedStatement, known: Mapping[bytes, bytes]) -> set[bytes]:
+    """Check every signature, and that each signer is known.
+
+    Args:
+        signed: Not yet verified.
+        known: Composite public keys that may sign here, by key id.
+
+    Returns:
+        The key ids of the signers.
+
+    Raises:
+        VerificationError: A signer is there twice or unknown, or a signature does not verify.
+
+    Source: PROTOCOL [S-2].
+    """
+    signers = {signer for signer, _ in signed.signatures}
+    # SPEC [S-2]: each signer counts once, and is known before the statement.
+    if len(signers) != len(signed.signatures):
+        raise VerificationError("a signer signed twice [S-2]")
+    if unknown := sorted(signers - known.keys()):
+        raise VerificationError(f"signer {short(unknown[0])} may not sign here [S-2]")
+    for signer, signature in signed.signatures:
+        verify_full(known[signer], Context.STATEMENT, signed.payload, signature)
+    return signers
+
+
 def boxes_hash(boxes: Sequence[tuple[DeviceId, bytes]], previous: bytes | None) -> bytes:
     """Hash the boxes of an epoch, so that a relay cannot swap one or leave one out.
 
@@ -446,69 +408,6 @@ def boxes_hash(boxes: Sequence[tuple[DeviceId, bytes]], previous: bytes | None) 
     return digest(
         Context.EPOCH_BOX,
         serialize([listed, None if previous is None else sha256(previous).digest()]),
-    )
-
-
-def parse_root(payload: bytes) -> Root:
-    """Read a State root.
-
-    Raises:
-        MalformedError: It is not what ``Root.serialize`` gives, or no set of its custodians can
-            ever reach the threshold.
-    """
-    what = "root"
-    fields = Fields.of(parse(payload), what, {"v", "t", "code", "version", "k", "custodians"})
-    _check_type(fields, "root")
-    fields.integer("version", low=1, high=1)
-    custodians = tuple(
-        bytes_of(item, "custodian", length=FULL_PUBLIC_BYTES)
-        for item in fields.array("custodians", low=1, high=CUSTODIANS_MAX)
-    )
-    _check_ascending([key_id(public) for public in custodians], "custodians")
-    return Root(
-        code=_party(fields, "code"),
-        threshold=fields.integer("k", low=1, high=len(custodians)),
-        custodians=custodians,
-    )
-
-
-def parse_genesis(payload: bytes) -> Genesis:
-    """Read the genesis of a deployment; its signatures are ``chain.verify_genesis``'s matter.
-
-    Raises:
-        MalformedError: It is not what ``Genesis.serialize`` gives.
-    """
-    names = {"v", "t", "origin", "log", "relay", "witnesses", "quorum", "roots"}
-    fields = Fields.of(parse(payload), "genesis", names)
-    _check_type(fields, "genesis")
-    witnesses = tuple(
-        (
-            text_of(name, "witness name", bytes_max=NAME_BYTES_MAX),
-            bytes_of(key, "witness key", length=FAST_PUBLIC_BYTES),
-        )
-        for name, key in (
-            array_of(item, "witness", low=2, high=2)
-            for item in fields.array("witnesses", low=1, high=WITNESSES_MAX)
-        )
-    )
-    roots = tuple(
-        parse_root(bytes_of(item, "root", low=1, high=STATEMENT_BYTES_MAX))
-        for item in fields.array("roots", low=1, high=ROOTS_MAX)
-    )
-    _check_unique([name for name, _ in witnesses], "witness names")
-    _check_unique([key for _, key in witnesses], "witness keys")
-    _check_unique([root.code for root in roots], "founding roots")
-    log_key = fields.bytes("log", length=FAST_PUBLIC_BYTES)
-    relay_key = fields.bytes("relay", length=FAST_PUBLIC_BYTES)
-    # A log that is its own witness would need nobody else to rewrite its past.
-    _check_unique([log_key, relay_key, *(key for _, key in witnesses)], "keys of log and witnesses")
-    return Genesis(
-        origin=fields.text("origin", bytes_max=NAME_BYTES_MAX),
-        log_key=log_key,
-        relay_key=relay_key,
-        witnesses=witnesses,
-        quorum=fields.integer("quorum", low=1, high=len(witnesses)),
-        roots=roots,
     )
 
 
@@ -538,7 +437,7 @@ def parse_statement(payload: bytes) -> Statement:
     if not isinstance(kind, str) or kind not in _OWN_FIELDS:
         raise MalformedError(f"statement is not one of {', '.join(sorted(_OWN_FIELDS))}")
     fields = Fields.of(value, f"{kind} statement", _LINK_FIELDS | _OWN_FIELDS[kind])
-    _check_type(fields, kind)
+    check_type(fields, kind)
     link = Link(
         deployment=DeploymentId(fields.bytes("deployment", length=ID_BYTES)),
         desk=DeskId(fields.bytes("desk", length=ID_BYTES)),
@@ -550,7 +449,7 @@ def parse_statement(payload: bytes) -> Statement:
             authority = Authority(
                 fields.text("authority", choices=[authority.value for authority in Authority])
             )
-            return DeskStatement(link, _party(fields, "party"), authority, _policy(fields))
+            return DeskStatement(link, party_of(fields, "party"), authority, _policy(fields))
         case "device":
             return _device(fields, link)
         case "epoch":
@@ -570,13 +469,14 @@ def _serialize(kind: str, link: Link, own: Mapping[str, Value]) -> bytes:
     return serialize({"v": 1, "t": kind, **link.to_value(), **own})
 
 
-def _check_type(fields: Fields, kind: str) -> None:
+def check_type(fields: Fields, kind: str) -> None:
+    """Check the version and the type that stand in a statement, a root and a genesis."""
     # SPEC [C-6]: an unknown version or type is refused.
     fields.integer("v", low=1, high=1)
     fields.text("t", choices=[kind])
 
 
-def _party(fields: Fields, name: str) -> str:
+def party_of(fields: Fields, name: str) -> str:
     """Read an ISO 3166 code or an organisation's code: upper-case letters, digits and hyphens."""
     code = fields.text(name, bytes_max=PARTY_BYTES_MAX)
     if not code or not all(c.isascii() and (c.isupper() or c.isdigit() or c == "-") for c in code):
@@ -601,7 +501,7 @@ def _auditors(policy: Fields, name: str) -> tuple[DeskId, ...]:
         DeskId(bytes_of(item, "auditor", length=ID_BYTES))
         for item in policy.array(name, high=AUDITORS_MAX)
     )
-    _check_ascending(desks, name)
+    check_ascending(desks, name)
     return desks
 
 
@@ -632,7 +532,7 @@ def _device_ids(fields: Fields, name: str) -> tuple[DeviceId, ...]:
         DeviceId(bytes_of(item, f"{fields.what}, {name}", length=ID_BYTES))
         for item in fields.array(name, low=1, high=DEVICES_MAX)
     )
-    _check_ascending(ids, f"{fields.what}, {name}")
+    check_ascending(ids, f"{fields.what}, {name}")
     return ids
 
 
@@ -647,15 +547,5 @@ def _pairs(fields: Fields, name: str, bytes_max: int) -> tuple[tuple[DeviceId, b
             for item in fields.array(name, low=1, high=DEVICES_MAX)
         )
     )
-    _check_ascending([device for device, _ in pairs], name)
+    check_ascending([device for device, _ in pairs], name)
     return pairs
-
-
-def _check_ascending(ids: Sequence[bytes], what: str) -> None:
-    if any(left >= right for left, right in pairwise(ids)):
-        raise MalformedError(f"{what} are not ascending, each once")
-
-
-def _check_unique(names: Sequence[str] | Sequence[bytes], what: str) -> None:
-    if len(set(names)) != len(names):
-        raise MalformedError(f"{what} are not each there once")

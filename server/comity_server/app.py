@@ -17,10 +17,11 @@ from nacl.signing import SigningKey
 
 from comity_protocol import wire
 from comity_protocol.checkpoint import Quorum
+from comity_protocol.genesis import Genesis
 from comity_protocol.keys import FastKey
 from comity_protocol.receipts import Promise, sign_promise
 from comity_protocol.signed_note import KeyType, VerifierKey
-from comity_protocol.statements import Genesis, SignedStatement
+from comity_protocol.statements import SignedStatement
 from comity_server import middlewares, observe
 from comity_server.context import CONTEXT, Context
 from comity_server.handlers import envelopes, health, log, mailbox, statements

@@ -8,7 +8,8 @@ from typing import Final
 
 from aiohttp import web
 
-from comity_protocol.statements import Genesis, SignedStatement
+from comity_protocol.genesis import Genesis
+from comity_protocol.statements import SignedStatement
 from comity_server.log import Log
 from comity_server.members import Members
 from comity_server.metrics import Metrics

@@ -6,11 +6,11 @@ from typing import Final
 
 from nacl.signing import SigningKey
 
-from comity_protocol.chain import verify_genesis
 from comity_protocol.errors import MalformedError
+from comity_protocol.genesis import Genesis, verify_genesis
 from comity_protocol.keys import FastKey
 from comity_protocol.signed_note import KeyType, VerifierKey
-from comity_protocol.statements import Genesis, SignedStatement
+from comity_protocol.statements import SignedStatement
 from comity_server.settings import Settings, SettingsError
 
 _SEED_BYTES: Final = 32

@@ -31,6 +31,7 @@ from comity_protocol.envelope import (
     seal,
 )
 from comity_protocol.epochs import EpochSecret, NewEpoch, box_for, box_hash
+from comity_protocol.genesis import Genesis, Root
 from comity_protocol.identifiers import DeploymentId, DeskId, DeviceId, EnvelopeId, OfficerId
 from comity_protocol.keys import Context, FastKey, FullKey, SealKey, box_encrypt, derive, key_id
 from comity_protocol.leaves import (
@@ -48,14 +49,12 @@ from comity_protocol.statements import (
     DeviceStatement,
     EpochKeys,
     EpochStatement,
-    Genesis,
     Link,
     Policy,
     PolicyStatement,
     Reason,
     RemovalStatement,
     Role,
-    Root,
     SignedStatement,
     boxes_hash,
     sign_statement,

@@ -28,6 +28,7 @@ from comity_protocol.envelope import (
     seal,
 )
 from comity_protocol.epochs import EpochSecret, NewEpoch, box_for, box_hash, new_epoch
+from comity_protocol.genesis import Genesis, Root
 from comity_protocol.identifiers import DeskId, DeviceId, EnvelopeId, ExchangeId, OfficerId
 from comity_protocol.keys import FastKey, FullKey, SealKey, key_id, random_bytes
 from comity_protocol.profiles import PROFILES
@@ -36,14 +37,12 @@ from comity_protocol.statements import (
     DeskStatement,
     DeviceStatement,
     EpochStatement,
-    Genesis,
     Link,
     Policy,
     PolicyStatement,
     Reason,
     RemovalStatement,
     Role,
-    Root,
     SignedStatement,
     sign_statement,
 )

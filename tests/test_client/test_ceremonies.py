@@ -23,16 +23,10 @@ from comity_protocol.chain import Desk
 from comity_protocol.directory import Directory
 from comity_protocol.epochs import EpochSecret, open_box
 from comity_protocol.errors import MalformedError, VerificationError
+from comity_protocol.genesis import Genesis, parse_genesis
 from comity_protocol.identifiers import DeskId, OfficerId
 from comity_protocol.keys import FastKey, FullKey, SealKey, random_bytes
-from comity_protocol.statements import (
-    Authority,
-    Genesis,
-    Policy,
-    Reason,
-    Role,
-    parse_genesis,
-)
+from comity_protocol.statements import Authority, Policy, Reason, Role
 
 
 @dataclass

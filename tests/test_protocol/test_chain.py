@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from comity_protocol import chain
-from comity_protocol.chain import Desk, apply, verify_genesis
+from comity_protocol.chain import Desk, apply
 from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.epochs import NewEpoch, box_for, box_hash
 from comity_protocol.errors import MalformedError, VerificationError
@@ -18,7 +18,6 @@ from comity_protocol.statements import (
     DeviceStatement,
     EpochKeys,
     EpochStatement,
-    Genesis,
     Link,
     Policy,
     PolicyStatement,
@@ -1011,94 +1010,6 @@ def test_one_custodian_cannot_create_a_desk(world: World) -> None:
         sign_statement(statement.serialize(), party.quorum[:1]),
         r"statement has 1 signatures of XA's custodians, expected 2 \[S-11\]",
     )
-
-
-# --- Genesis: [S-12] --------------------------------------------------------------------------
-
-
-def _genesis_of(world: World) -> Genesis:
-    return world.directory.genesis
-
-
-def _sign_genesis(world: World, genesis: Genesis, *codes: str) -> SignedStatement:
-    keys = [key for code in codes for key in world.parties[code].quorum]
-    return sign_statement(genesis.serialize(), keys)
-
-
-def test_a_genesis_signed_by_every_founding_state_is_accepted(world: World) -> None:
-    """[S-12]"""
-    assert verify_genesis(world.statements[0][1]) == _genesis_of(world)
-
-
-def test_a_genesis_that_a_founding_state_did_not_sign_is_refused(world: World) -> None:
-    """[S-12] One State cannot found a deployment in another's name."""
-    signed = _sign_genesis(world, _genesis_of(world), "XA")
-
-    with pytest.raises(
-        VerificationError, match=r"genesis has too few signatures of XB, expected 2"
-    ):
-        verify_genesis(signed)
-
-
-def test_a_genesis_that_one_custodian_signed_for_his_state_is_refused(world: World) -> None:
-    """[S-12]"""
-    keys = [*world.parties["XA"].quorum, world.parties["XB"].keys[0]]
-
-    with pytest.raises(VerificationError, match="genesis has too few signatures of XB"):
-        verify_genesis(sign_statement(_genesis_of(world).serialize(), keys))
-
-
-def test_a_genesis_that_a_stranger_signed_too_is_refused(world: World) -> None:
-    """[S-12] [S-2]"""
-    keys = [key for party in world.parties.values() for key in party.quorum]
-    signed = sign_statement(_genesis_of(world).serialize(), [*keys, FullKey.generate()])
-
-    with pytest.raises(VerificationError, match=r"may not sign here \[S-2\]"):
-        verify_genesis(signed)
-
-
-def test_a_custodian_in_two_founding_roots_is_refused(world: World) -> None:
-    """[S-12] One person would count for two States."""
-    shared = replace(_genesis_of(world).roots[0], code="XC")
-    genesis = replace(_genesis_of(world), roots=(*_genesis_of(world).roots, shared))
-
-    with pytest.raises(VerificationError, match="a custodian's key stands in two founding roots"):
-        verify_genesis(_sign_genesis(world, genesis, "XA", "XB"))
-
-
-@pytest.mark.parametrize("where", ["log", "relay", "witness", "custodian"])
-def test_a_genesis_with_a_low_order_key_is_refused(world: World, where: str) -> None:
-    """[K-2]"""
-    genesis = _genesis_of(world)
-    match where:
-        case "log":
-            genesis = replace(genesis, log_key=LOW_ORDER)
-        case "relay":
-            genesis = replace(genesis, relay_key=LOW_ORDER)
-        case "witness":
-            genesis = replace(genesis, witnesses=(("w.example", LOW_ORDER),), quorum=1)
-        case _:
-            root = genesis.roots[0]
-            weak = root.custodians[0][:1952] + LOW_ORDER
-            roots = (replace(root, custodians=(weak, *root.custodians[1:])), genesis.roots[1])
-            genesis = replace(genesis, roots=roots)
-
-    with pytest.raises(MalformedError, match="fast public key is of low order"):
-        verify_genesis(_sign_genesis(world, genesis, "XA", "XB"))
-
-
-@pytest.mark.parametrize("extra", ["boxes", "previous"])
-def test_a_genesis_with_boxes_is_refused(world: World, extra: str) -> None:
-    """[S-12]"""
-    signed = world.statements[0][1]
-    signed = (
-        replace(signed, boxes=((DeviceId(bytes(16)), b"box"),))
-        if extra == "boxes"
-        else replace(signed, previous=b"previous")
-    )
-
-    with pytest.raises(VerificationError, match="genesis comes with boxes, expected none"):
-        verify_genesis(signed)
 
 
 def test_a_removal_names_its_reason_and_keeps_it(world: World, desk: DeskId) -> None:

@@ -12,6 +12,7 @@ from comity_protocol.fields import (
     Fields,
     array_of,
     bytes_of,
+    check_ascending,
     integer_of,
     map_of,
     prose_of,
@@ -197,3 +198,15 @@ def test_a_free_map_has_a_bound_too() -> None:
 
 def test_the_example_in_the_documentation_works() -> None:
     assert doctest.testmod(fields) == (0, 2)
+
+
+@pytest.mark.parametrize("ids", [(), (b"a",), (b"a", b"b", b"c")])
+def test_ids_that_ascend_are_in_order(ids: tuple[bytes, ...]) -> None:
+    check_ascending(ids, "letters")
+
+
+@pytest.mark.parametrize("ids", [(b"b", b"a"), (b"a", b"a"), (b"a", b"c", b"b")])
+def test_ids_out_of_order_or_twice_are_malformed(ids: tuple[bytes, ...]) -> None:
+    """[C-1] One set of ids has one form."""
+    with pytest.raises(MalformedError, match="letters are not ascending, each once"):
+        check_ascending(ids, "letters")

@@ -19,14 +19,10 @@ from comity_protocol.audit import AuditRecord, project
 from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.envelope import Core, Upload
 from comity_protocol.errors import ComityError
+from comity_protocol.genesis import parse_genesis, parse_root
 from comity_protocol.keys import Context, FastKey
 from comity_protocol.receipts import Promise, Receipt, Signed, sign_receipt, verify_promise
-from comity_protocol.statements import (
-    SignedStatement,
-    parse_genesis,
-    parse_root,
-    parse_statement,
-)
+from comity_protocol.statements import SignedStatement, parse_statement
 from support.world import World, core_of, held_of, lead, reply, request
 
 RELAY: Final = FastKey.from_seed(bytes(32))

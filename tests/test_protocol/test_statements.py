@@ -1,13 +1,12 @@
 """How statements are written and read; whether they may be said is in ``test_chain.py``."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 import pytest
 
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.errors import MalformedError
+from comity_protocol.errors import MalformedError, VerificationError
 from comity_protocol.identifiers import DeploymentId, DeskId, DeviceId, OfficerId
 from comity_protocol.keys import FullKey, key_id
 from comity_protocol.leaves import statement_hash
@@ -18,26 +17,24 @@ from comity_protocol.statements import (
     DeviceStatement,
     EpochKeys,
     EpochStatement,
-    Genesis,
     Link,
     Policy,
     PolicyStatement,
     Reason,
     RemovalStatement,
     Role,
-    Root,
     SignedStatement,
     Statement,
     boxes_hash,
-    parse_genesis,
-    parse_root,
     parse_signatures,
     parse_statement,
     sign_statement,
+    verify_signatures,
 )
 
 LINK: Final = Link(DeploymentId(bytes(16)), DeskId(b"\x01" * 16), 7, bytes(32))
 A, B = DeviceId(b"\x0a" * 16), DeviceId(b"\x0b" * 16)
+KEYS: Final = [FullKey.from_seed(bytes([number]) * 64) for number in range(4)]
 EPOCH: Final = EpochKeys(3, b"f" * 1216, b"l" * 1216, (A, B), bytes(32))
 STATEMENTS: Final[dict[str, Statement]] = {
     "desk": DeskStatement(LINK, "XA", Authority.POLICE, Policy()),
@@ -50,22 +47,12 @@ STATEMENTS: Final[dict[str, Statement]] = {
         LINK, Policy(auditors_file=(LINK.desk,), auditors_lead=(LINK.desk, DeskId(b"\x02" * 16)))
     ),
 }
-CUSTODIANS: Final = tuple(sorted((bytes([number]) * 1984 for number in range(3)), key=key_id))
-ROOT: Final = Root("XA", 2, CUSTODIANS)
-GENESIS: Final = Genesis(
-    "comity.example", b"l" * 32, b"r" * 32, (("w1", b"1" * 32), ("w2", b"2" * 32)), 2, (ROOT,)
-)
-
-
-def _altered(payload: bytes, change: Callable[[dict[str, Value]], object]) -> bytes:
-    value = parse(payload)
-    assert isinstance(value, dict)
-    change(value)
-    return serialize(value)
 
 
 def _field(payload: bytes, name: str, value: Value) -> bytes:
-    return _altered(payload, lambda values: values.update({name: value}))
+    values = parse(payload)
+    assert isinstance(values, dict)
+    return serialize({**values, name: value})
 
 
 # --- Round trips ------------------------------------------------------------------------------
@@ -88,20 +75,6 @@ def test_a_device_with_a_box_reads_as_it_was_written() -> None:
     assert parse_statement(boxed.serialize()) == boxed
 
 
-def test_a_genesis_and_its_roots_read_as_they_were_written() -> None:
-    """[C-1]"""
-    assert parse_genesis(GENESIS.serialize()) == GENESIS
-    assert parse_root(ROOT.serialize()) == ROOT
-
-
-def test_a_root_has_one_form_whatever_the_order_of_its_custodians() -> None:
-    """[C-1] [S-1] The first statement of a desk names the root's hash."""
-    turned = replace(ROOT, custodians=CUSTODIANS[::-1])
-
-    assert turned.serialize() == ROOT.serialize()
-    assert turned.custodian_keys == ROOT.custodian_keys
-
-
 @pytest.mark.parametrize("boxes", [(), ((A, b"one"), (B, b"two"))])
 @pytest.mark.parametrize("previous", [None, bytes(72)])
 def test_a_signed_statement_reads_as_it_was_written(
@@ -115,19 +88,11 @@ def test_a_signed_statement_reads_as_it_was_written(
 
 def test_signatures_and_boxes_are_put_into_their_order() -> None:
     """[C-1] [S-2]"""
-    keys = [FullKey.from_seed(bytes([number]) * 64) for number in range(4)]
-
-    signed = sign_statement(b"payload", keys, boxes=[(B, b"two"), (A, b"one")], previous=b"seed")
+    signed = sign_statement(b"payload", KEYS, boxes=[(B, b"two"), (A, b"one")], previous=b"seed")
 
     assert SignedStatement.parse(signed.serialize()) == signed
-    assert {signer for signer, _ in signed.signatures} == {key_id(key.public) for key in keys}
+    assert {signer for signer, _ in signed.signatures} == {key_id(key.public) for key in KEYS}
     assert signed.boxes == ((A, b"one"), (B, b"two"))
-
-
-def test_a_deployment_is_named_by_its_genesis() -> None:
-    """[D-1]"""
-    assert GENESIS.deployment == statement_hash(GENESIS.serialize())[:16]
-    assert replace(GENESIS, quorum=1).deployment != GENESIS.deployment
 
 
 def test_the_hash_of_a_statement_covers_no_signature() -> None:
@@ -175,12 +140,6 @@ def test_a_statement_without_a_known_type_is_malformed(payload: bytes) -> None:
         MalformedError, match="statement is not one of desk, device, epoch, policy, removal"
     ):
         parse_statement(payload)
-
-
-def test_a_genesis_is_no_statement_of_a_chain() -> None:
-    """[C-6] [S-1]"""
-    with pytest.raises(MalformedError, match="statement is not one of"):
-        parse_statement(GENESIS.serialize())
 
 
 @pytest.mark.parametrize("kind", STATEMENTS)
@@ -253,61 +212,6 @@ def test_a_policy_out_of_bounds_is_malformed(name: str, value: Value, message: s
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("k", 0, "root, k is 0, expected 1 to 3"),
-        ("k", 4, "root, k is 4, expected 1 to 3"),
-        ("version", 2, "root, version is 2, expected 1 to 1"),
-        ("t", "desk", "root, t is not one of root"),
-        ("custodians", [], "root, custodians has 0 items, expected 1 to 9"),
-        ("custodians", [bytes(1983)], "custodian has 1983 bytes, expected 1984"),
-        ("custodians", list(CUSTODIANS[::-1]), "custodians are not ascending, each once"),
-        ("custodians", [CUSTODIANS[0]] * 2, "custodians are not ascending, each once"),
-    ],
-)
-def test_a_root_out_of_form_is_malformed(name: str, value: Value, message: str) -> None:
-    """[S-12] A threshold that can never be reached, or that one person reaches alone."""
-    with pytest.raises(MalformedError, match=message):
-        parse_root(_field(ROOT.serialize(), name, value))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"quorum": 3}, "genesis, quorum is 3, expected 1 to 2"),
-        ({"quorum": 0}, "genesis, quorum is 0, expected 1 to 2"),
-        ({"witnesses": ()}, "genesis, witnesses has 0 items, expected 1 to 63"),
-        (
-            {"witnesses": (("w", b"1" * 32), ("w", b"2" * 32))},
-            "witness names are not each there once",
-        ),
-        (
-            {"witnesses": (("v", b"1" * 32), ("w", b"1" * 32))},
-            "witness keys are not each there once",
-        ),
-        (
-            {"log_key": b"1" * 32, "witnesses": (("v", b"1" * 32), ("w", b"2" * 32))},
-            "keys of log and witnesses are not each there once",
-        ),
-        (
-            {"relay_key": b"1" * 32, "log_key": b"1" * 32},
-            "keys of log and witnesses are not each there once",
-        ),
-        ({"roots": ()}, "genesis, roots has 0 items, expected 1 to 16"),
-        ({"roots": (ROOT, ROOT)}, "founding roots are not each there once"),
-        ({"origin": "line\nline"}, r"genesis, origin has the character U\+000A"),
-        ({"log_key": b""}, "genesis, log has 0 bytes, expected 32"),
-    ],
-)
-def test_a_genesis_out_of_form_is_malformed(changes: dict[str, object], message: str) -> None:
-    """[S-12] One witness under two names would be a quorum of itself."""
-    genesis = replace(GENESIS, **changes)  # type: ignore[arg-type]  # the test's own keywords
-
-    with pytest.raises(MalformedError, match=message):
-        parse_genesis(genesis.serialize())
-
-
-@pytest.mark.parametrize(
     ("value", "message"),
     [
         ([], "signatures has 0 items, expected 1 to 144"),
@@ -340,3 +244,35 @@ def test_a_signed_statement_out_of_form_is_malformed(name: str, value: Value, me
 
     with pytest.raises(MalformedError, match=message):
         SignedStatement.parse(_field(signed.serialize(), name, value))
+
+
+# --- Signatures: [S-2] ------------------------------------------------------------------------
+
+
+def test_the_signers_are_those_whose_signatures_were_verified() -> None:
+    """[S-2]"""
+    known = {key_id(key.public): key.public for key in KEYS}
+
+    signers = verify_signatures(sign_statement(b"payload", KEYS[:2]), known)
+
+    assert signers == {key_id(key.public) for key in KEYS[:2]}
+
+
+def test_a_signer_who_is_not_known_or_who_comes_twice_is_refused() -> None:
+    """[S-2]"""
+    signed = sign_statement(b"payload", KEYS[:1])
+    known = {key_id(KEYS[0].public): KEYS[0].public}
+
+    with pytest.raises(VerificationError, match=r"signer \w{8} may not sign here \[S-2\]"):
+        verify_signatures(signed, {})
+    with pytest.raises(VerificationError, match=r"a signer signed twice \[S-2\]"):
+        verify_signatures(replace(signed, signatures=signed.signatures * 2), known)
+
+
+def test_a_signature_over_another_payload_is_refused() -> None:
+    """[S-2]"""
+    signed = sign_statement(b"payload", KEYS[:1])
+    known = {key_id(KEYS[0].public): KEYS[0].public}
+
+    with pytest.raises(VerificationError, match="signature does not verify"):
+        verify_signatures(replace(signed, payload=b"other"), known)

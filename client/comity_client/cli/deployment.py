@@ -53,7 +53,7 @@ def new_deployment(
     """Write the genesis to FILE, for the custodians of every founding State to sign."""
     from comity_client.ceremonies import found
     from comity_client.words import describe
-    from comity_protocol.statements import parse_root
+    from comity_protocol.genesis import parse_root
 
     origin, log_key, relay_key = _read_relay_keys(relay_keys)
     ceremony = found(
@@ -87,8 +87,8 @@ def link(shell: Shell, file: Path, relay: str) -> None:
     Hand it over by a channel that is not the relay: all trust begins with it.
     """
     from comity_client.profile import Deployment
-    from comity_protocol.chain import verify_genesis
     from comity_protocol.errors import MalformedError
+    from comity_protocol.genesis import verify_genesis
     from comity_protocol.statements import SignedStatement
 
     try:

@@ -212,7 +212,8 @@ def _freshness(newest: "Newest", own: "Desk", now: int) -> Check:
 def _quorum(known: "Known", newest: "Newest") -> Check:
     from comity_client.sync import quorum_of
     from comity_protocol.checkpoint import cosignatures
-    from comity_protocol.statements import SignedStatement, parse_genesis
+    from comity_protocol.genesis import parse_genesis
+    from comity_protocol.statements import SignedStatement
 
     signed = known.state.genesis()
     if signed is None:

@@ -11,7 +11,7 @@ from comity_client.pending import Ceremony, Pending
 from comity_client.profile import Profile
 from comity_protocol.chain import Desk
 from comity_protocol.epochs import EpochSecret
-from comity_protocol.statements import Genesis
+from comity_protocol.genesis import Genesis
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from comity_client.cli.shell import Shell, read_file
 from comity_client.profile import Deployment
-from comity_protocol.chain import verify_genesis
 from comity_protocol.errors import VerificationError
+from comity_protocol.genesis import Genesis, verify_genesis
 from comity_protocol.limits import STATEMENT_BYTES_MAX
 from comity_protocol.receipts import verify_promise
-from comity_protocol.statements import Genesis, SignedStatement
+from comity_protocol.statements import SignedStatement
 
 
 def pinned(shell: Shell, line: str | None) -> Deployment:

@@ -110,8 +110,8 @@ def new_root(
 def show_root(shell: Shell, file: Path) -> None:
     """Show who decides for a State."""
     from comity_client.words import describe_root
+    from comity_protocol.genesis import parse_root
     from comity_protocol.limits import STATEMENT_BYTES_MAX
-    from comity_protocol.statements import parse_root
 
     state_root = parse_root(read_file(file, STATEMENT_BYTES_MAX))
     shell.give(

@@ -31,10 +31,11 @@ from comity_client.local import (
     start_witnesses,
 )
 from comity_client.profile import Deployment, Profile, read_profile, write_profile
+from comity_protocol.genesis import Root
 from comity_protocol.identifiers import DeskId
 from comity_protocol.keys import random_bytes
 from comity_protocol.signed_note import VerifierKey
-from comity_protocol.statements import Authority, Policy, Role, Root, SignedStatement
+from comity_protocol.statements import Authority, Policy, Role, SignedStatement
 
 STATES: Final = (("XA", Authority.PROSECUTION), ("XB", Authority.CENTRAL_AUTHORITY))
 """Codes that ISO 3166 leaves to users, so that no real State is shown."""

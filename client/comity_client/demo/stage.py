@@ -17,18 +17,12 @@ from comity_client.keystore import Cost, CustodianKey, DeviceKeys
 from comity_client.local import relay_once, settle, start_relay, start_witnesses
 from comity_client.profile import Deployment, Profile
 from comity_client.transport import RelayClient
+from comity_protocol.genesis import Genesis, parse_genesis
 from comity_protocol.identifiers import DeskId, OfficerId
 from comity_protocol.keys import random_bytes
 from comity_protocol.limits import STRETCH_MEMORY_BYTES_MIN, STRETCH_OPS_MIN
 from comity_protocol.signed_note import VerifierKey
-from comity_protocol.statements import (
-    Authority,
-    Genesis,
-    Policy,
-    Role,
-    SignedStatement,
-    parse_genesis,
-)
+from comity_protocol.statements import Authority, Policy, Role, SignedStatement
 
 ORIGIN: Final = "demo.example/comity"
 WITNESSES: Final = 3
