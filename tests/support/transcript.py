@@ -9,8 +9,9 @@
 
 ``...`` inside a line stands for any text, alone for any number of lines; ``{name}`` stands for a
 word and keeps it, so that a later command may say ``{name}``. ``[6]`` is the exit code; without
-such a line it is 0. Both output streams are shown together. A transcript that puts a process into
-the background writes its id into the file ``pids``; all are ended afterwards.
+such a line it is 0. Both output streams are shown together, without the progress that slow machines
+show. A transcript that puts a process into the background writes its id into the file ``pids``; all
+are ended afterwards.
 """
 
 import os
@@ -25,6 +26,7 @@ from typing import Final
 COMMAND_SECONDS_MAX: Final = 45
 
 _EXIT: Final = re.compile(r"\[(\d+)\]")
+_PROGRESS: Final = re.compile(r"^[a-z ]+ \.\.\.\n", re.MULTILINE)
 _WORD: Final = re.compile(r"\\\{([a-z]+)\\\}")
 
 
@@ -89,7 +91,7 @@ def _run_step(
         timeout=COMMAND_SECONDS_MAX,
         check=False,
     )
-    printed = done.stdout.rstrip("\n")
+    printed = _PROGRESS.sub("", done.stdout).rstrip("\n")
     where = f"line {step.line}: $ {command}"
     assert done.returncode == step.exit_code, f"{where}\n{printed}\n[{done.returncode}]"
     found = re.fullmatch(_pattern(step.expected, words), printed)
