@@ -24,7 +24,12 @@ def draft_options(command: Command) -> Command:
             click.option(
                 "--offence", "offences", multiple=True, metavar="CODE", help="Such as TIP."
             ),
-            click.option("--urgency", metavar="CODE", help="U0 to U4."),
+            click.option(
+                "--urgency",
+                metavar="CODE",
+                help="U0 routine, U1 deadline with a reason, U2 urgent, U3 life or liberty at risk,"
+                " U4 vessel or observation running.",
+            ),
             click.option("--urgency-reason", metavar="CODE", help="Such as LIFE; with an urgency."),
             click.option(
                 "--draft",

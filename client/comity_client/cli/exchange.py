@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _VERBS: Final = {"lead": "add"}
 """Command of an event inside an exchange, where it is not the event's own name."""
 
+_SENT_MAX: Final = 1_000
+
 
 @click.group(cls=Noun)
 def exchange() -> None:
@@ -58,6 +60,7 @@ def show_exchange(shell: Shell, exchange: str, brief: bool) -> None:
     from comity_client.cli.acts import act_document, act_lines
     from comity_client.cli.known import name_of
     from comity_client.cli.online import find_exchange, with_desk
+    from comity_client.glance import outbox
     from comity_protocol.exchange import legal_events
 
     async def do(desk: "Desk") -> tuple[dict[str, object], list[str]]:
@@ -73,6 +76,16 @@ def show_exchange(shell: Shell, exchange: str, brief: bool) -> None:
             f"requested  {name_of(one.responder, desk.profile, names)}",
             f"you may    {', '.join(verbs) or 'do nothing more'}",
         ]
+        # An own act counts here once it came back in the log; else somebody would act twice.
+        here = {step.envelope for step in one.steps}
+        sent = outbox(desk.state, limit=_SENT_MAX)
+        waiting = [
+            each.event
+            for each in reversed(sent)
+            if each.exchange == one.id and each.envelope not in here and each.stage != "rejected"
+        ]
+        if waiting:
+            lines.append(f"on its way {', '.join(waiting)}; `comity sync` tells when it is sealed")
         steps: list[dict[str, object]] = []
         for step in one.steps:
             opened = None if brief else desk.read(step.envelope)
@@ -89,7 +102,7 @@ def show_exchange(shell: Shell, exchange: str, brief: bool) -> None:
             lines += ["", f"-- {step.record.event.value} by {sender}, leaf {step.index}"]
             if opened:
                 lines += [f"   {line}".rstrip() for line in act_lines(opened.act)]
-        return {**_document(one), "next": nexts, "steps": steps}, lines
+        return {**_document(one), "next": nexts, "waiting": waiting, "steps": steps}, lines
 
     document, lines = with_desk(shell, do)
     shell.give("exchange", document, lines)
