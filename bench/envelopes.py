@@ -10,8 +10,9 @@ from typing import Final
 
 from comity_protocol.acts import Act, Body
 from comity_protocol.audit import project
+from comity_protocol.core import Kind
 from comity_protocol.encoding import serialize
-from comity_protocol.envelope import Kind, Sealed, Thread, Upload, seal
+from comity_protocol.envelope import Sealed, Thread, Upload, seal
 from comity_protocol.identifiers import DeskId, EnvelopeId
 from comity_protocol.keys import random_bytes
 from deployment import Deployment

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from comity_protocol.acts import Event
+from comity_protocol.core import Core, core_hash
 from comity_protocol.encoding import serialize
-from comity_protocol.envelope import Core, Sealed, core_hash
+from comity_protocol.envelope import Sealed
 from comity_protocol.identifiers import DeskId
 from comity_protocol.leaves import CounterProof
 from comity_protocol.receipts import Promise, Receipt, Signed, sign_promise, sign_receipt

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from comity_protocol.envelope import Core, Upload, core_hash
+from comity_protocol.core import Core, core_hash
+from comity_protocol.envelope import Upload
 from comity_protocol.keys import random_bytes
 from comity_protocol.leaves import BLIND_BYTES
 from comity_protocol.receipts import Promise, sign_promise

@@ -37,8 +37,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from comity_protocol.checkpoint import note_hash
+from comity_protocol.core import core_hash
 from comity_protocol.encoding import Value, serialize
-from comity_protocol.envelope import core_hash
 from comity_protocol.receipts import verify_promise
 from comity_protocol.wire import MEDIA_TYPE
 from support.hostile import (

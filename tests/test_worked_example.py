@@ -7,18 +7,8 @@ from functools import cache
 from hashlib import sha256
 
 from comity_protocol.audit import AuditRecord
-from comity_protocol.envelope import (
-    Core,
-    Kind,
-    Part,
-    Recipient,
-    audit_key,
-    audit_root,
-    body_key,
-    core_hash,
-    open_audit,
-    open_wrap,
-)
+from comity_protocol.core import Core, Kind, Part, Recipient, core_hash
+from comity_protocol.envelope import audit_key, audit_root, body_key, open_audit, open_wrap
 from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.keys import Context, FastKey, derive, verify_fast
 from comity_protocol.leaves import commit_counters, counter_blind, envelope_leaf

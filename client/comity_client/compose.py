@@ -25,16 +25,9 @@ from comity_client.threads import Threads, read_own_upload
 from comity_protocol.acts import Act, Body, Gossip, sign_act
 from comity_protocol.audit import project
 from comity_protocol.checkpoint import note_hash
+from comity_protocol.core import Core, Kind
 from comity_protocol.directory import Directory
-from comity_protocol.envelope import (
-    Address,
-    Core,
-    Kind,
-    Sealed,
-    Sender,
-    addresses,
-    seal,
-)
+from comity_protocol.envelope import Address, Sealed, Sender, addresses, seal
 from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import ID_BYTES, DeskId, EnvelopeId
 from comity_protocol.keys import random_bytes

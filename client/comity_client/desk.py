@@ -58,8 +58,9 @@ from comity_client.tokens import TokenMaker
 from comity_client.transport import RelayClient, Sleep
 from comity_protocol.acts import SALT_BYTES, Act, Event
 from comity_protocol.audit import AuditRecord
+from comity_protocol.core import Core, Kind
 from comity_protocol.directory import Directory
-from comity_protocol.envelope import Core, Kind, verify_core
+from comity_protocol.envelope import verify_core
 from comity_protocol.epochs import EpochSecret
 from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.exchange import Exchange, RefusedError, Step, apply

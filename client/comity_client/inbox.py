@@ -20,9 +20,10 @@ from comity_client.opener import Content, Opener, Parts
 from comity_client.relay_answers import Arrived
 from comity_client.state import Newest, State
 from comity_protocol.acts import Gossip
+from comity_protocol.core import Core
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.envelope import Core, Upload
+from comity_protocol.envelope import Upload
 from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.identifiers import DeskId, EnvelopeId, short
 from comity_protocol.leaves import CounterProof

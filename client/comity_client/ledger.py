@@ -11,8 +11,8 @@ from typing import Final
 from comity_client.state import State
 from comity_protocol.acts import Event
 from comity_protocol.audit import AuditRecord
+from comity_protocol.core import Kind
 from comity_protocol.directory import Directory
-from comity_protocol.envelope import Kind
 from comity_protocol.errors import ComityError
 from comity_protocol.exchange import Exchange, RefusedError, Step, apply
 from comity_protocol.identifiers import DeskId, EnvelopeId, ExchangeId, short

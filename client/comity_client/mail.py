@@ -21,8 +21,9 @@ from comity_client.tiles import LogReader, UnprovenError
 from comity_client.transport import OfflineError, RelayClient, RelayRefusedError, Sleep
 from comity_protocol.acts import Gossip
 from comity_protocol.checkpoint import Checkpoint, note_hash
+from comity_protocol.core import Core, core_hash
 from comity_protocol.encoding import Value
-from comity_protocol.envelope import Core, Upload, core_hash, verify_core
+from comity_protocol.envelope import Upload, verify_core
 from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.identifiers import DeskId, EnvelopeId, short
 from comity_protocol.leaves import envelope_leaf, receipt_hash, receipt_leaf

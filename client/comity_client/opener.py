@@ -18,15 +18,9 @@ from comity_client.threads import Threads
 from comity_protocol.acts import Act, Body, Gossip, verify_act
 from comity_protocol.audit import AuditRecord, verify_projection
 from comity_protocol.chain import Desk
+from comity_protocol.core import Core, Kind
 from comity_protocol.directory import Directory
-from comity_protocol.envelope import (
-    Core,
-    Kind,
-    audit_key,
-    audit_root,
-    open_audit,
-    open_body,
-)
+from comity_protocol.envelope import audit_key, audit_root, open_audit, open_body
 from comity_protocol.errors import VerificationError
 from comity_protocol.identifiers import DeskId, ExchangeId
 from comity_protocol.profiles import PROFILES, Profile, check_says

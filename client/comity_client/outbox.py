@@ -19,7 +19,8 @@ from comity_client.compose import Composed, Composer
 from comity_client.state import State
 from comity_client.sync import Synchroniser
 from comity_client.transport import RelayClient, RelayRefusedError
-from comity_protocol.envelope import Upload, core_hash
+from comity_protocol.core import core_hash
+from comity_protocol.envelope import Upload
 from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.receipts import Signed, verify_promise
 

@@ -13,8 +13,8 @@ from comity_client.desk import Desk, UnknownEnvelopeError
 from comity_client.files import write_private
 from comity_client.sync import log_key, quorum_of
 from comity_protocol.checkpoint import WitnessedCheckpoint
+from comity_protocol.core import Core, core_hash
 from comity_protocol.encoding import parse, serialize
-from comity_protocol.envelope import Core, core_hash
 from comity_protocol.errors import VerificationError
 from comity_protocol.fields import array_of, bytes_of
 from comity_protocol.genesis import Genesis

@@ -12,7 +12,7 @@ from typing import Final
 from comity_client.keystore import DeviceKeys
 from comity_client.state import State
 from comity_protocol.chain import Desk
-from comity_protocol.envelope import Kind
+from comity_protocol.core import Kind
 from comity_protocol.epochs import EpochSecret, open_box, open_previous
 from comity_protocol.errors import ComityError, OpenError, VerificationError
 

@@ -15,10 +15,9 @@ from typing import Final
 from comity_client.seeds import Seeds
 from comity_client.state import State
 from comity_protocol.chain import Desk
+from comity_protocol.core import Core, Kind
 from comity_protocol.envelope import (
     Address,
-    Core,
-    Kind,
     Thread,
     Upload,
     audit_key,

@@ -24,7 +24,7 @@ from typing import Final
 
 from comity_protocol.acts import Event
 from comity_protocol.audit import AuditRecord
-from comity_protocol.envelope import Kind
+from comity_protocol.core import Kind
 from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import DeskId, EnvelopeId, ExchangeId
 from comity_protocol.profiles import PROFILES, Profile

@@ -55,7 +55,7 @@ def envelope_leaf(core_hash: bytes, commitments: Sequence[bytes]) -> bytes:
     """Give the log entry of an envelope.
 
     Args:
-        core_hash: 32 bytes, from ``envelope.core_hash``.
+        core_hash: 32 bytes, from ``core.core_hash``.
         commitments: To the mailbox counter that each recipient got, in the order of the core's
             ``to``; from ``commit_counters`` or ``CounterProof.commitments``.
 

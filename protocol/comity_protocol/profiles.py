@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from comity_protocol.acts import Act, Event
-from comity_protocol.envelope import Kind
+from comity_protocol.core import Kind
 from comity_protocol.errors import MalformedError
 from comity_protocol.statements import Authority
 

@@ -14,9 +14,9 @@ Rules:
 from dataclasses import dataclass
 from itertools import pairwise
 
+from comity_protocol.core import Core, core_hash
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import parse, serialize
-from comity_protocol.envelope import Core, core_hash
 from comity_protocol.errors import MalformedError, VerificationError
 from comity_protocol.fields import Fields, array_of, bytes_of
 from comity_protocol.identifiers import ID_BYTES, DeskId, DeviceId, EnvelopeId, short

@@ -15,14 +15,9 @@ Rules:
 from dataclasses import dataclass
 
 from comity_protocol.chain import Desk
+from comity_protocol.core import Core, core_hash
 from comity_protocol.directory import Directory
-from comity_protocol.envelope import (
-    Core,
-    Upload,
-    core_hash,
-    required_auditors,
-    verify_sender,
-)
+from comity_protocol.envelope import Upload, required_auditors, verify_sender
 from comity_protocol.errors import VerificationError
 from comity_protocol.identifiers import DeskId, DeviceId
 from comity_protocol.keys import FastKey

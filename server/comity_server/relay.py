@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
-from comity_protocol.envelope import Core, core_hash, parse_upload
+from comity_protocol.core import Core, core_hash
+from comity_protocol.envelope import parse_upload
 from comity_protocol.errors import ComityError
 from comity_protocol.keys import FastKey
 from comity_protocol.leaves import BLIND_BYTES

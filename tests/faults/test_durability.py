@@ -28,7 +28,8 @@ import pytest
 from aiohttp import ClientSession, DummyCookieJar
 
 from comity_protocol.checkpoint import note_hash
-from comity_protocol.envelope import Sealed, core_hash
+from comity_protocol.core import core_hash
+from comity_protocol.envelope import Sealed
 from comity_protocol.receipts import verify_promise
 from comity_server.signer import SignerError, SignerState
 from support.kills import Asker

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from comity_protocol.checkpoint import sign_checkpoint
-from comity_protocol.envelope import core_hash
+from comity_protocol.core import core_hash
 from comity_protocol.receipts import Promise, sign_promise
 from support.load import Ledger
 from support.recount import recount

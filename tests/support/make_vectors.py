@@ -16,20 +16,9 @@ from typing import Final
 
 from comity_protocol.acts import Act, Body, Event, Gossip, act_id, sign_act
 from comity_protocol.audit import project
+from comity_protocol.core import Core, Kind, Recipient, core_hash
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.envelope import (
-    Address,
-    Core,
-    Kind,
-    Recipient,
-    Sealed,
-    Sender,
-    Thread,
-    audit_key,
-    audit_root,
-    core_hash,
-    seal,
-)
+from comity_protocol.envelope import Address, Sealed, Sender, Thread, audit_key, audit_root, seal
 from comity_protocol.epochs import EpochSecret, NewEpoch, box_for, box_hash
 from comity_protocol.genesis import Genesis, Root
 from comity_protocol.identifiers import DeploymentId, DeskId, DeviceId, EnvelopeId, OfficerId

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from comity_protocol.checkpoint import open_checkpoint
-from comity_protocol.envelope import Core, core_hash
+from comity_protocol.core import Core, core_hash
 from comity_protocol.identifiers import DeskId, EnvelopeId
 from comity_protocol.leaves import (
     CounterProof,

@@ -13,18 +13,16 @@ from nacl.signing import SigningKey
 from comity_protocol.acts import Act, Body, Event, Handling, Item, Person, sign_act
 from comity_protocol.audit import AuditRecord, project
 from comity_protocol.chain import Device
+from comity_protocol.core import Core, Kind, core_hash
 from comity_protocol.directory import Directory
 from comity_protocol.envelope import (
     Address,
-    Core,
-    Kind,
     Sealed,
     Sender,
     Thread,
     addresses,
     audit_key,
     audit_root,
-    core_hash,
     seal,
 )
 from comity_protocol.epochs import EpochSecret, NewEpoch, box_for, box_hash, new_epoch

@@ -13,7 +13,8 @@ from comity_client.state import ALARMS_MAX
 from comity_client.transport import RelayRefusedError
 from comity_protocol.acts import Body, Gossip
 from comity_protocol.audit import project
-from comity_protocol.envelope import Kind, Sealed, Upload, core_hash, seal
+from comity_protocol.core import Kind, core_hash
+from comity_protocol.envelope import Sealed, Upload, seal
 from comity_protocol.errors import ComityError, MalformedError, VerificationError
 from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.receipts import Promise, Signed, sign_promise

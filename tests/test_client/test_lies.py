@@ -14,7 +14,8 @@ from comity_client.tiles import UnprovenError
 from comity_protocol.acts import Act, Body, Gossip
 from comity_protocol.audit import AuditRecord, project
 from comity_protocol.checkpoint import Checkpoint, add_signatures, cosign, sign_checkpoint
-from comity_protocol.envelope import Kind, Sealed, Upload, core_hash, seal
+from comity_protocol.core import Kind, core_hash
+from comity_protocol.envelope import Sealed, Upload, seal
 from comity_protocol.errors import VerificationError
 from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.keys import FastKey, random_bytes

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from comity_protocol.acts import Act, Event
 from comity_protocol.audit import AuditRecord, project
+from comity_protocol.core import Kind
 from comity_protocol.counting import digest_of, fold, response_times
-from comity_protocol.envelope import Kind
 from comity_protocol.exchange import Step
 from comity_protocol.identifiers import DeskId, EnvelopeId
 from comity_protocol.statements import Authority

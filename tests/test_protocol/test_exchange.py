@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from comity_protocol.acts import Act, Event
 from comity_protocol.audit import AuditRecord, project
-from comity_protocol.envelope import Kind
+from comity_protocol.core import Kind
 from comity_protocol.exchange import (
     By,
     Exchange,

@@ -11,7 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from comity_protocol.envelope import Core, Kind, Sealed, open_body, open_wrap, verify_core
+from comity_protocol.core import Core, Kind
+from comity_protocol.envelope import Sealed, open_body, open_wrap, verify_core
 from comity_protocol.epochs import EpochSecret, box_for, open_box, open_previous
 from comity_protocol.errors import MalformedError, OpenError, VerificationError
 from comity_protocol.identifiers import DeskId, DeviceId, OfficerId

@@ -16,17 +16,10 @@ import pytest
 
 from comity_protocol.acts import Act, Body, act_id, verify_act
 from comity_protocol.audit import AuditRecord, verify_projection
+from comity_protocol.core import Core, core_hash
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import serialize
-from comity_protocol.envelope import (
-    Core,
-    Upload,
-    check_reference,
-    core_hash,
-    open_audit,
-    open_body,
-    open_wrap,
-)
+from comity_protocol.envelope import Upload, check_reference, open_audit, open_body, open_wrap
 from comity_protocol.epochs import open_box
 from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import DeploymentId, DeskId, DeviceId

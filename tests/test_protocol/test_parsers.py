@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from comity_protocol.acts import Act, Body, Gossip
 from comity_protocol.audit import AuditRecord, project
+from comity_protocol.core import Core
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.envelope import Core, Upload
+from comity_protocol.envelope import Upload
 from comity_protocol.errors import ComityError
 from comity_protocol.genesis import parse_genesis, parse_root
 from comity_protocol.keys import Context, FastKey

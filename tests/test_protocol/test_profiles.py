@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from comity_protocol.acts import Act, Event
-from comity_protocol.envelope import Kind
+from comity_protocol.core import Kind
 from comity_protocol.errors import MalformedError
 from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.profiles import PROFILES, Profile, check_says

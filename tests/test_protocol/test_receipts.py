@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from comity_protocol.core import Core, core_hash
 from comity_protocol.directory import UnknownDeskError
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.envelope import Core, core_hash
 from comity_protocol.errors import MalformedError, VerificationError
 from comity_protocol.identifiers import DeskId, DeviceId, EnvelopeId
 from comity_protocol.keys import Context, FastKey, random_bytes

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from comity_protocol.checkpoint import open_checkpoint
+from comity_protocol.core import Core, Part, core_hash
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import parse
-from comity_protocol.envelope import Core, Part, core_hash
 from comity_protocol.keys import Context, random_bytes
 from comity_protocol.leaves import CounterProof, envelope_leaf, statement_leaf
 from comity_protocol.merkle import leaf_hash, verify_inclusion

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from comity_protocol.core import Core, Kind, Part, core_hash
 from comity_protocol.encoding import serialize
-from comity_protocol.envelope import Core, Kind, Part, Sealed, Upload, core_hash, seal
+from comity_protocol.envelope import Sealed, Upload, seal
 from comity_protocol.identifiers import DeskId, EnvelopeId
 from comity_protocol.keys import Context, random_bytes
 from comity_protocol.leaves import CounterProof, envelope_leaf, receipt_hash

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from comity_protocol.envelope import Core
+from comity_protocol.core import Core
 from comity_protocol.identifiers import DeskId
 
 
