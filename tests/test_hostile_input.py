@@ -357,6 +357,7 @@ class _NoToken(requests.auth.AuthBase):
         return request
 
 
+@pytest.mark.timeout(240)  # Half a minute alone, more in company.
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("signs", [True, False], ids=["signed", "unsigned"])
 async def test_what_the_description_allows_and_forbids_is_answered_as_it_says(

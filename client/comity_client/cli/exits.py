@@ -45,6 +45,7 @@ _BY_CODE: Final = {
     "unknown-exchange": Exit.NOT_FOUND,
     "unknown-envelope": Exit.NOT_FOUND,
     "no-such-file": Exit.NOT_FOUND,
+    "no-such-name": Exit.NOT_FOUND,
     "not-found": Exit.NOT_FOUND,
     "wrong-passphrase": Exit.AUTHENTICATION,
     "passphrase-needed": Exit.AUTHENTICATION,

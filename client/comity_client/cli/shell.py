@@ -58,7 +58,7 @@ class FileError(ComityError):
 class NotFoundError(ComityError):
     """A desk, envelope, exchange or name that was asked for; there is none, or more than one."""
 
-    code: ClassVar[str] = "not-found"
+    code: ClassVar[str] = "no-such-name"
     remedy: ClassVar[str] = (
         "check what you typed against that list; `comity sync` brings what is new"
     )
