@@ -13,21 +13,11 @@ Example:
         for line in desk.inbox():
             print(line.event, desk.read(line.envelope).act)
 
-An envelope's stages are said only when they are proven:
-
-    queued        sealed, on this machine's disk
-    accepted      the relay's signed promise is here
-    sealed        in the log under a checkpoint with its witness quorum, verified here
-    stored        the other desk's device signed that it holds and can open it
-    acknowledged  the other desk acknowledged the exchange that it opened
-    answered      the exchange that it opened has an answer or a refusal
-    rejected      the relay refused it for good; nothing was sent
+What it says of an envelope, and what each stage means, is in ``envelopes.py``.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -35,6 +25,14 @@ from typing import Final
 from comity_client.census import BUNDLES_MAX, Census, Count
 from comity_client.compose import Composed, Composer
 from comity_client.drafts import Draft
+from comity_client.envelopes import (
+    Line,
+    Opened,
+    Status,
+    UnknownEnvelopeError,
+    read_lines,
+    read_status,
+)
 from comity_client.inbox import Inbox
 from comity_client.keystore import DEFAULT_COST, Cost, DeviceKeys, read_device_keys, write_keys
 from comity_client.ledger import (
@@ -56,13 +54,12 @@ from comity_client.threads import Threads, read_own_upload
 from comity_client.tiles import LogReader
 from comity_client.tokens import TokenMaker
 from comity_client.transport import RelayClient, Sleep
-from comity_protocol.acts import SALT_BYTES, Act, Event
+from comity_protocol.acts import SALT_BYTES, Event
 from comity_protocol.audit import AuditRecord
-from comity_protocol.core import Core, Kind
+from comity_protocol.core import Core
 from comity_protocol.directory import Directory
 from comity_protocol.envelope import verify_core
 from comity_protocol.epochs import EpochSecret
-from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.exchange import Exchange, RefusedError, Step, apply
 from comity_protocol.identifiers import (
     ID_BYTES,
@@ -77,88 +74,6 @@ from comity_protocol.profiles import PROFILES
 
 Clock = Callable[[], int]
 """Gives whole seconds since 1970-01-01T00:00:00Z."""
-
-
-class UnknownEnvelopeError(ComityError):
-    """An envelope that this device does not have."""
-
-    code = "unknown-envelope"
-    remedy = "fetch the mailbox, and check the number of the envelope"
-
-
-class Stage(Enum):
-    """How far an envelope is proven to have come."""
-
-    QUEUED = "queued"
-    ACCEPTED = "accepted"
-    SEALED = "sealed"
-    STORED = "stored"
-    ACKNOWLEDGED = "acknowledged"
-    ANSWERED = "answered"
-    REJECTED = "rejected"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """Where one envelope is.
-
-    Attributes:
-        envelope: Its id now; another than asked for when it was sealed again.
-        leaf_index: Its place in the log; None before it is proven.
-        sealed_at: Sealed time of the checkpoint by which it was proven, UTC seconds.
-        problem: The relay's code of a rejection, or the rule that the act breaks.
-        is_broken: Whether the relay's promise passed without the envelope in the log.
-    """
-
-    envelope: EnvelopeId
-    stage: Stage
-    leaf_index: int | None
-    sealed_at: int | None
-    problem: str | None
-    is_broken: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One line of the inbox: what is known of an envelope without opening it.
-
-    Attributes:
-        envelope: None when its core was not by whom it claims.
-        sender: None likewise; so are all below.
-        refused: The rule that it breaks; None when it holds.
-        text: What is wrong, in a sentence; None when nothing is.
-    """
-
-    counter: int
-    leaf_index: int
-    envelope: EnvelopeId | None
-    sender: DeskId | None
-    receiver: DeskId | None
-    kind: Kind | None
-    exchange: ExchangeId | None
-    event: Event | None
-    sealed_at: int | None
-    refused: str | None
-    text: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """An opened envelope. Plaintext: never write it to the disk.
-
-    Attributes:
-        act: None for an auditor, who is given the record only.
-        act_bytes: The act as it was signed; empty for an auditor.
-        leaf_index: None while it is queued.
-        is_signed: Whether a composite signature stands under it, which was verified.
-    """
-
-    core: Core
-    act: Act | None
-    act_bytes: bytes
-    record: AuditRecord
-    leaf_index: int | None
-    is_signed: bool
 
 
 class Desk:
@@ -419,12 +334,7 @@ class Desk:
 
     def inbox(self) -> tuple[Line, ...]:
         """Give every envelope that was checked, own ones included, by counter; opens nothing."""
-        rows = self.state.connection.execute(
-            "SELECT counter, leaf_index, envelope, sender, receiver, kind, exchange, event,"
-            " sealed_at, refused, text FROM inbox WHERE is_settled = 1 ORDER BY counter"
-        ).fetchall()
-        folded = self._fold() if rows else Fold({}, {}, {})
-        return tuple(_line(row, folded) for row in rows)
+        return read_lines(self.state, self._fold)
 
     def exchanges(self) -> Sequence[Exchange]:
         """Give every exchange as proven in the log, by the order of opening."""
@@ -461,25 +371,7 @@ class Desk:
 
     def status(self, envelope: EnvelopeId) -> Status:
         """Say how far an own envelope is proven to have come; raises UnknownEnvelopeError."""
-        envelope = self._outbox.current(envelope)
-        placed = self.state.connection.execute(
-            "SELECT leaf_index, sealed_at, refused FROM inbox WHERE envelope = ?"
-            " AND sealed_at IS NOT NULL ORDER BY counter LIMIT 1",
-            (envelope,),
-        ).fetchone()
-        if placed is None:
-            return self._unsealed(envelope)
-        leaf_index, sealed_at, refused = placed
-        folded = self._fold()
-        # SPEC [B-5]: *sealed* is said only of what a checkpoint with its quorum covers.
-        return Status(
-            envelope=envelope,
-            stage=self._stage(envelope, folded),
-            leaf_index=leaf_index,
-            sealed_at=sealed_at,
-            problem=refused or folded.rules.get(envelope),
-            is_broken=False,
-        )
+        return read_status(self.state, self._outbox.current(envelope), self._fold)
 
     async def verify(self, envelope: EnvelopeId) -> Opened:
         """Check everything about an envelope anew: signature, place in the log now, content.
@@ -569,37 +461,6 @@ class Desk:
         upload, core, wrap = read_own_upload(row[0])
         return self._open(Parts(core=core, body=upload.body, audit=upload.audit, wrap=wrap), None)
 
-    def _unsealed(self, envelope: EnvelopeId) -> Status:
-        row = self.state.connection.execute(
-            "SELECT stage, problem, due_at FROM outbox WHERE envelope = ?", (envelope,)
-        ).fetchone()
-        if row is None:
-            raise UnknownEnvelopeError(f"envelope {short(envelope)} is not on this device")
-        stage, problem, due_at = row
-        read_to = self.state.mark("read_to")
-        return Status(
-            envelope=envelope,
-            stage=Stage(stage),
-            leaf_index=None,
-            sealed_at=None,
-            problem=problem,
-            is_broken=due_at is not None and read_to is not None and due_at < read_to,
-        )
-
-    def _stage(self, envelope: EnvelopeId, folded: Fold) -> Stage:
-        for exchange in folded.exchanges.values():
-            if exchange.steps[0].envelope == envelope:
-                if exchange.final_index is not None:
-                    return Stage.ANSWERED
-                if exchange.acknowledged_index is not None:
-                    return Stage.ACKNOWLEDGED
-        stored = self.state.connection.execute(
-            "SELECT 1 FROM stored JOIN inbox USING (envelope) WHERE stored.envelope = ?"
-            " AND stored.desk = inbox.receiver LIMIT 1",
-            (envelope,),
-        ).fetchone()
-        return Stage.STORED if stored else Stage.SEALED
-
     def _settled(self) -> frozenset[int]:
         rows = self.state.connection.execute("SELECT counter FROM inbox WHERE is_settled = 1")
         return frozenset(row[0] for row in rows)
@@ -616,23 +477,3 @@ def _pins(profile: Profile) -> dict[str, bytes]:
         "desk": profile.desk,
         "device": profile.device,
     }
-
-
-def _line(row: tuple[object, ...], folded: Fold) -> Line:
-    counter, index, envelope, sender, receiver, kind, exchange, event, sealed_at, rule, text = row
-    if not isinstance(counter, int) or not isinstance(index, int):
-        raise VerificationError("inbox holds a line without counter")
-    id_ = EnvelopeId(envelope) if isinstance(envelope, bytes) else None
-    return Line(
-        counter=counter,
-        leaf_index=index,
-        envelope=id_,
-        sender=DeskId(sender) if isinstance(sender, bytes) else None,
-        receiver=DeskId(receiver) if isinstance(receiver, bytes) else None,
-        kind=Kind(kind) if isinstance(kind, int) else None,
-        exchange=ExchangeId(exchange) if isinstance(exchange, bytes) else None,
-        event=Event(event) if event is not None else None,
-        sealed_at=sealed_at if isinstance(sealed_at, int) else None,
-        refused=rule if isinstance(rule, str) else folded.rules.get(id_ or EnvelopeId(b"")),
-        text=text if isinstance(text, str) else folded.refused.get(id_ or EnvelopeId(b"")),
-    )

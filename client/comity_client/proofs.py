@@ -9,7 +9,8 @@ relay nor this program's memory.
 from pathlib import Path
 from typing import Final
 
-from comity_client.desk import Desk, UnknownEnvelopeError
+from comity_client.desk import Desk
+from comity_client.envelopes import UnknownEnvelopeError
 from comity_client.files import write_private
 from comity_client.sync import log_key, quorum_of
 from comity_protocol.checkpoint import WitnessedCheckpoint

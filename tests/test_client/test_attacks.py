@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from comity_client.compose import StaleCheckpointError
-from comity_client.desk import Stage
+from comity_client.envelopes import Stage
 from comity_client.relay_answers import Arrived, Boxes, StatementPage
 from comity_client.state import ALARMS_MAX
 from comity_client.transport import RelayRefusedError

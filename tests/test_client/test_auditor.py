@@ -3,8 +3,8 @@
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from comity_client.desk import Stage
 from comity_client.drafts import Draft
+from comity_client.envelopes import Stage
 from comity_protocol.exchange import State
 from support.desks import LEAD, enrol, open_desk
 from support.relay import audited_world, relay

@@ -5,7 +5,7 @@ import pytest
 from comity_client.census import Count, WithheldStatementError
 from comity_client.cli.online import wait_until
 from comity_client.cli.shell import Shell
-from comity_client.desk import Stage
+from comity_client.envelopes import Stage
 from comity_client.relay_answers import StatementPage
 from comity_protocol.errors import VerificationError
 from support.desks import LEAD

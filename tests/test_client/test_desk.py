@@ -3,8 +3,8 @@
 import pytest
 
 from comity_client.compose import StaleCheckpointError
-from comity_client.desk import Stage, UnknownEnvelopeError
 from comity_client.drafts import Draft
+from comity_client.envelopes import Stage, UnknownEnvelopeError
 from comity_client.ledger import UnknownExchangeError
 from comity_client.transport import OfflineError
 from comity_protocol.acts import Event

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from nacl.signing import SigningKey
 
-from comity_client.desk import Stage
+from comity_client.envelopes import Stage
 from comity_client.relay_answers import Arrived, Boxes, ReceiptItem, StatementPage
 from comity_client.sync import LogForkError
 from comity_client.tiles import UnprovenError

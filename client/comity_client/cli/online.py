@@ -8,8 +8,9 @@ from comity_client.census import BUNDLES_BEFORE_SENDING
 from comity_client.cli.exits import Exit
 from comity_client.cli.known import DIGITS_MIN, find_desk, name_of
 from comity_client.cli.shell import NotFoundError, Shell
-from comity_client.desk import Desk, Stage, Status
+from comity_client.desk import Desk
 from comity_client.drafts import DraftError
+from comity_client.envelopes import Stage, Status
 from comity_client.transport import OfflineError
 from comity_protocol.errors import MalformedError
 from comity_protocol.identifiers import DeskId, EnvelopeId, ExchangeId, short

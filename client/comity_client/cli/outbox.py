@@ -7,7 +7,8 @@ import click
 from comity_client.cli.shell import Shell, Verb
 
 if TYPE_CHECKING:
-    from comity_client.desk import Desk, Status
+    from comity_client.desk import Desk
+    from comity_client.envelopes import Status
 
 _LINES_MAX = 10_000
 

@@ -7,7 +7,8 @@ import click
 from comity_client.cli.shell import Shell, Verb
 
 if TYPE_CHECKING:
-    from comity_client.desk import Desk, Opened
+    from comity_client.desk import Desk
+    from comity_client.envelopes import Opened
 
 _RECEIVED = "its proof was checked when it was received; none is kept to check it again offline"
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from comity_client.demo.cases import CaseFile, ThreadFile
-from comity_client.desk import Desk, Stage
+from comity_client.desk import Desk
 from comity_client.drafts import Draft
+from comity_client.envelopes import Stage
 from comity_protocol.acts import Event
 from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import EnvelopeId, ExchangeId
