@@ -20,6 +20,8 @@ Rules:
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable, Sequence
+from struct import Struct
 from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -45,7 +47,10 @@ TOKEN_SECONDS_MAX: Final = 10.0
 SEND_SECONDS_MAX: Final = 20.0
 HEARTBEAT_SECONDS: Final = 25.0
 CLOSE_SECONDS_MAX: Final = 2.0
-CHUNK_ITEMS: Final = 64
+CHUNK_ITEMS: Final = 500
+FLUSH_BYTES_MAX: Final = 16_384
+BUFFERED_BYTES_MAX: Final = 65_536
+DRAIN_PAUSE_SECONDS_MAX: Final = 0.1
 HELD_FRAMES_MAX: Final = 256
 HELD_BYTES_MAX: Final = 2_097_152
 _CLOSE_CODES: Final = {
@@ -55,6 +60,13 @@ _CLOSE_CODES: Final = {
     "internal": WSCloseCode.INTERNAL_ERROR,
 }
 _NUMBER_MAX: Final = (1 << 32) - 1
+
+# The last fragment of a binary message, which is all of it; then lengths of 7, 16 or 64 bits.
+_BINARY: Final = 0x82
+_SHORT_MAX: Final = 125
+_MEDIUM_MAX: Final = 65_535
+_MEDIUM_HEAD: Final = Struct(">BBH")
+_LONG_HEAD: Final = Struct(">BBQ")
 _READY: Final = serialize(["ready"])
 
 
@@ -86,7 +98,9 @@ async def get_socket(request: web.Request) -> web.WebSocketResponse:
         counted = caller.device
         context.sockets[counted] += 1
         _require_room(context, counted)
-        await Session(context, socket, caller, trace_of(request)).serve()
+        if request.transport is None:
+            raise ConnectionResetError("connection is closed")
+        await Session(context, socket, request.transport, caller, trace_of(request)).serve()
     except Refused as refused:
         await _close(context, socket, refused, trace_of(request))
     except StoreError as error:
@@ -151,18 +165,24 @@ class Session:
     """One authenticated connection; a ``hub.Follower`` once it follows."""
 
     def __init__(
-        self, context: Context, socket: web.WebSocketResponse, caller: Caller, trace: str
+        self,
+        context: Context,
+        socket: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        caller: Caller,
+        trace: str,
     ) -> None:
-        """Start with nothing sent and nothing followed."""
+        """Start with nothing sent and nothing followed; the transport is that of the socket."""
         self._context: Final = context
         self._socket: Final = socket
+        self._transport: Final = transport
         self._caller: Final = caller
         self._trace: Final = trace
         self._window: Final = asyncio.Semaphore(WINDOW)
         self._wake: Final = asyncio.Event()
         self._answers: Final[deque[bytes]] = deque()
-        self._items: Final = Held()
-        self._receipts: Final = Held()
+        self._items: Final = Held(is_dense=True)
+        self._receipts: Final = Held(is_dense=False)
         self._is_following = False
         self._refused: Refused | None = None
         self._is_ending = False
@@ -284,78 +304,93 @@ class Session:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while await self._write_one():
+            while await self._write_some():
                 pass
 
-    async def _write_one(self) -> bool:
-        """Write the most urgent thing; give whether there was one."""
+    async def _write_some(self) -> bool:
+        """Write the most urgent things, or get more to write; give whether there was anything."""
         if self._refused is not None:
             raise self._refused
-        if self._answers:
-            await self._send(self._answers.popleft())
-            self._window.release()
+        if frames := self._take_frames():
+            await self._send(frames)
             return True
         if self._is_ending and not self._unanswered:
             raise Refused("draining", "the relay is stopping", retry_after=2)
-        if not self._is_following:
-            return False
-        return await self._write_item() or await self._write_receipt()
+        return self._is_following and (await self._read_items() or await self._read_receipts())
 
-    async def _write_item(self) -> bool:
+    def _take_frames(self) -> list[bytes]:
+        """Take what is written at once: answers, then envelopes, then receipts."""
+        frames: list[bytes] = []
+        size = 0
+        while self._answers and size < FLUSH_BYTES_MAX:
+            frames.append(self._answers.popleft())
+            size += len(frames[-1])
+            self._window.release()
+        for held in (self._items, self._receipts) if self._is_following else ():
+            while size < FLUSH_BYTES_MAX and (frame := held.take_next()) is not None:
+                frames.append(frame)
+                size += len(frame)
+        return frames
+
+    async def _read_items(self) -> bool:
         held = self._items
-        frame = held.take_next(dense=True)
-        if frame is not None:
-            await self._send(frame)
-            return True
         if not held.is_behind:
             return False
         held.is_behind = False
         page = await self._context.store.mailbox(self._caller.desk, held.cursor, CHUNK_ITEMS)
-        for item in page:
-            await self._send(item_frame(item))
-            held.cursor = item.counter
-        # Only an empty page means that there is no more.
-        held.is_behind = held.is_behind or bool(page)
-        return held.is_behind
+        return held.fill([(item.counter, item_frame(item)) for item in page])
 
-    async def _write_receipt(self) -> bool:
+    async def _read_receipts(self) -> bool:
         held = self._receipts
-        frame = None if held.is_behind else held.take_next(dense=False)
-        if frame is not None:
-            await self._send(frame)
-            return True
         if not held.is_behind:
             return False
         held.is_behind = False
         page = await self._context.store.receipts(self._caller.desk, held.cursor, CHUNK_ITEMS)
-        for row in page:
-            await self._send(receipt_frame(row))
-            held.cursor = held.cursor if row.leaf_index is None else row.leaf_index
-        # Only an empty page means that there is no more.
-        held.is_behind = held.is_behind or bool(page)
-        return held.is_behind
+        return held.fill(
+            [(row.leaf_index, receipt_frame(row)) for row in page if row.leaf_index is not None]
+        )
 
-    async def _send(self, frame: bytes) -> None:
-        if self._refused is not None:
-            raise self._refused
-        # SPEC [R-15]: every wait has a bound. A reader that is too slow is closed.
-        async with asyncio.timeout(SEND_SECONDS_MAX):
-            await self._socket.send_bytes(frame)
+    async def _send(self, frames: Sequence[bytes]) -> None:
+        """Write frames as one piece, and wait while too much of what was written has not gone.
+
+        A system call for each frame would cost more than all else that is done to it here.
+        """
+        if self._socket.closed or self._transport.is_closing():
+            raise ConnectionResetError("connection is closing")
+        self._transport.write(
+            b"".join([part for frame in frames for part in (_head(frame), frame)])
+        )
+        if self._transport.get_write_buffer_size() > BUFFERED_BYTES_MAX:
+            # SPEC [R-15]: every wait has a bound. A reader that is too slow is closed.
+            async with asyncio.timeout(SEND_SECONDS_MAX):
+                await self._drain()
+
+    async def _drain(self) -> None:
+        pause = 0.0
+        while self._transport.get_write_buffer_size() > BUFFERED_BYTES_MAX:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause + 0.001, DRAIN_PAUSE_SECONDS_MAX)
 
 
 class Held:
     """Frames that wait in memory to be written, by their place; bounded.
 
     Attributes:
-        cursor: Place of the last one written.
+        cursor: Place of the last one taken.
         is_behind: Whether the next must be read from the store.
     """
 
-    __slots__ = ("_frames", "_size", "cursor", "is_behind")
+    __slots__ = ("_frames", "_is_dense", "_size", "_stored", "cursor", "is_behind")
 
-    def __init__(self) -> None:
-        """Hold nothing."""
+    def __init__(self, *, is_dense: bool) -> None:
+        """Hold nothing.
+
+        Args:
+            is_dense: Whether places have no gaps, so that a gap shows that something was missed.
+        """
         self._frames: Final[deque[tuple[int, bytes]]] = deque()
+        self._stored: Final[deque[tuple[int, bytes]]] = deque()
+        self._is_dense: Final = is_dense
         self._size = 0
         self.cursor = 0
         self.is_behind = False
@@ -371,15 +406,24 @@ class Held:
         self._frames.append((place, frame))
         self._size += len(frame)
 
-    def take_next(self, *, dense: bool) -> bytes | None:
-        """Give the frame after the cursor; None when memory does not have it.
+    def fill(self, page: Iterable[tuple[int, bytes]]) -> bool:
+        """Hold a page of the store after the cursor, all before written; give whether it had any.
 
-        Args:
-            dense: Whether places have no gaps, so that a gap shows that something was missed.
+        Only an empty page means that there is no more.
         """
-        while self._frames:
+        self._stored.extend(page)
+        self.is_behind = self.is_behind or bool(self._stored)
+        return bool(self._stored)
+
+    def take_next(self) -> bytes | None:
+        """Give the frame after the cursor; None when memory does not have it."""
+        if self._stored:
+            self.cursor, frame = self._stored.popleft()
+            return frame
+        # Without gaps memory shows itself whether it has the next one.
+        while self._frames and (self._is_dense or not self.is_behind):
             place, frame = self._frames[0]
-            if place > self.cursor and dense and place != self.cursor + 1:
+            if self._is_dense and place > self.cursor + 1:
                 self.is_behind = True
                 return None
             self._frames.popleft()
@@ -388,6 +432,16 @@ class Held:
                 self.cursor = place
                 return frame
         return None
+
+
+def _head(frame: bytes) -> bytes:
+    """Give the head of a WebSocket frame of bytes, whole and without a mask (RFC 6455, 5.2)."""
+    size = len(frame)
+    if size <= _SHORT_MAX:
+        return bytes((_BINARY, size))
+    if size <= _MEDIUM_MAX:
+        return _MEDIUM_HEAD.pack(_BINARY, _SHORT_MAX + 1, size)
+    return _LONG_HEAD.pack(_BINARY, _SHORT_MAX + 2, size)
 
 
 def _refusal(number: int, refused: Refused, trace: str) -> bytes:

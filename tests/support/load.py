@@ -19,8 +19,9 @@ from typing import Any, Final
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, ClientWebSocketResponse, WSMsgType
 
+from comity_protocol.core import Core, core_hash
 from comity_protocol.encoding import parse, serialize
-from comity_protocol.envelope import Core, Thread, core_hash
+from comity_protocol.envelope import Thread
 from comity_protocol.identifiers import DeskId, EnvelopeId
 from comity_protocol.leaves import receipt_hash
 from comity_protocol.receipts import Receipt, Signed, sign_receipt, verify_promise
@@ -213,7 +214,7 @@ class SocketDesk(BusyDesk):
         self._waiting: dict[int, asyncio.Future[Signed]] = {}
         self._socket: ClientWebSocketResponse | None = None
         self._cursor = 0
-        self._to_confirm: list[EnvelopeId] = []
+        self._to_confirm: list[tuple[EnvelopeId, bytes]] = []
 
     async def run(self) -> None:
         """Send, read what comes back and confirm it, until the line closes."""
@@ -285,7 +286,8 @@ class SocketDesk(BusyDesk):
                 self._cursor = counter
                 arrived = Core.parse(core)
                 if arrived.sender == self.to:
-                    self._to_confirm.append(arrived.id)
+                    # Its sender may not have the promise yet, or have lost it with the relay.
+                    self._to_confirm.append((arrived.id, core_hash(core)))
             case ["receipt", *_]:
                 pass
             case _:
@@ -305,14 +307,13 @@ class SocketDesk(BusyDesk):
             if len(self._to_confirm) < RECEIPT_ENVELOPES:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
-            ids = tuple(sorted(self._to_confirm[:RECEIPT_ENVELOPES]))
+            held = tuple(sorted(self._to_confirm[:RECEIPT_ENVELOPES]))
             del self._to_confirm[:RECEIPT_ENVELOPES]
-            await self._confirm(ids)
+            await self._confirm(held)
 
-    async def _confirm(self, ids: tuple[EnvelopeId, ...]) -> None:
+    async def _confirm(self, held: tuple[tuple[EnvelopeId, bytes], ...]) -> None:
         line, member = self.line, self.member
         seq = line.world.directory.desk(member.desk).seq
-        held = tuple((id_, core_hash(line.ledger.envelopes[id_])) for id_ in ids)
         signed = sign_receipt(member.fast, Receipt(member.desk, member.id, seq, held, line.seen))
         body, what = signed.serialize(), receipt_hash(signed.payload)
         promise = await line.insist(lambda: line.post("/v1/receipts", body, member))

@@ -2,20 +2,21 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType
 
+from comity_protocol.core import Part, core_hash
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.envelope import core_hash
 from comity_protocol.identifiers import EnvelopeId
-from comity_protocol.keys import random_bytes
+from comity_protocol.keys import Context, random_bytes
 from comity_protocol.receipts import Receipt, Signed, sign_receipt, verify_promise
 from comity_server import socket as sockets
 from comity_server.socket import HELD_FRAMES_MAX, Held
 from support.relay import Relay, Socket, Stand, relay, small_world, wait_until
-from support.world import Member, held_of
+from support.world import Member, core_of, held_of
 
 
 async def _items(socket: Socket, count: int) -> list[int]:
@@ -304,36 +305,36 @@ async def test_sockets_go_on_when_the_client_breaks_off(stand: Stand) -> None:
 
 def test_frames_that_do_not_fit_into_memory_are_read_from_the_store() -> None:
     """[R-15]"""
-    held = Held()
+    held = Held(is_dense=True)
     for place in range(1, HELD_FRAMES_MAX + 1):
         held.put(place, b"frame")
 
-    assert held.take_next(dense=True) == b"frame"
+    assert held.take_next() == b"frame"
     held.put(HELD_FRAMES_MAX + 1, b"frame")
     is_behind_when_full = held.is_behind
     held.put(HELD_FRAMES_MAX + 2, b"one too many")
     assert (is_behind_when_full, held.is_behind) == (False, True)
-    assert held.take_next(dense=True) is None
+    assert held.take_next() is None
     assert held.cursor == 1
 
 
 def test_a_gap_in_memory_is_filled_from_the_store() -> None:
-    held = Held()
+    held = Held(is_dense=True)
     held.put(2, b"second")
 
-    assert held.take_next(dense=True) is None
+    assert held.take_next() is None
     assert held.is_behind
     held.cursor, held.is_behind = 1, False
-    assert held.take_next(dense=True) == b"second"
+    assert held.take_next() == b"second"
 
 
 def test_what_was_written_from_the_store_is_not_written_again() -> None:
-    held = Held()
+    held = Held(is_dense=True)
     held.put(1, b"first")
     held.put(2, b"second")
     held.cursor = 2
 
-    assert held.take_next(dense=True) is None
+    assert held.take_next() is None
     assert not held.is_behind
 
 
@@ -353,19 +354,40 @@ async def test_a_follower_that_missed_what_another_process_added_reads_the_store
         assert await _items(following, 1) == [1]
 
 
+async def test_much_is_written_in_order_to_one_who_reads_it_late(stand: Stand) -> None:
+    """[R-15] More than the buffers of both ends hold, in frames of all lengths."""
+    sizes = [200_000, 10, 60_000, 70_000, 1] * 6
+    async with (
+        stand.relay.socket(stand.sender) as sending,
+        stand.relay.socket(stand.receiver) as following,
+    ):
+        await following.put("follow", 0)
+        for number, size in enumerate(sizes):
+            sealed = stand.relay.seal_lead(stand.sender, stand.to)
+            body = random_bytes(size)
+            core = replace(core_of(sealed), body=Part.of(body)).serialize()
+            signature = stand.sender.fast.sign(Context.ENVELOPE, core)
+            upload = replace(sealed.upload, core=core, signature=signature, body=body)
+            await sending.put("send", number, upload.serialize())
+            assert (await sending.get())[:2] == ["accepted", number]
+        frames = [await following.get() for _ in sizes]
+
+    assert [len(frame[5]) for frame in frames] == sizes
+    assert [frame[1] for frame in frames] == list(range(1, len(sizes) + 1))
+
+
 async def test_a_reader_that_is_too_slow_is_closed(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """[R-15]"""
     monkeypatch.setattr(sockets, "SEND_SECONDS_MAX", 0.05)
 
-    async def stuck(*_: object) -> None:
-        await asyncio.Event().wait()
-
     async with stand.relay.socket(stand.receiver) as following:
         await following.put("follow", 0)
-        monkeypatch.setattr(web.WebSocketResponse, "send_bytes", stuck)
+        # As if nothing of what is written ever went.
+        monkeypatch.setattr(sockets, "BUFFERED_BYTES_MAX", -1)
         await stand.relay.send(stand.sender, stand.to)
+        assert (await following.get())[0] == "item"
         message = await following.raw.receive(timeout=20)
 
         assert message.type in {WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.ERROR}
