@@ -41,14 +41,21 @@ _MAP: Final = 5
 # What is an array: a list, or the tuple that a frozen value holds.
 _ARRAYS: Final = (list, tuple)
 
-# Every byte as a byte string, so that the heads of short things need not be made.
-_BYTE: Final = tuple(bytes((number,)) for number in range(256))
-
 _SIMPLE: Final[dict[int, bool | None]] = {0xF4: False, 0xF5: True, 0xF6: None}
 
 # Arguments below this stand in the five low bits of the first byte.
 _INLINE: Final = 24
 _LOW: Final = 31
+
+# Heads of short things by major type and argument, so that they need not be made.
+_HEADS_MAX: Final = 256
+_HEADS: Final = tuple(
+    tuple(
+        bytes((major << 5 | number,)) if number < _INLINE else bytes((major << 5 | 24, number))
+        for number in range(_HEADS_MAX)
+    )
+    for major in range(_MAP + 1)
+)
 
 # Five low bits of a first byte -> (bytes of the argument, smallest argument that needs them).
 _WIDTHS: Final = {24: (1, 24), 25: (2, 1 << 8), 26: (4, 1 << 16), 27: (8, 1 << 32)}
@@ -140,8 +147,8 @@ def _text(text: object) -> bytes:
 
 def _head(major: int, argument: int) -> bytes:
     """Encode a major type (0..5) with its argument in the fewest bytes."""
-    if argument < _INLINE:
-        return _BYTE[major << 5 | argument]
+    if argument < _HEADS_MAX:
+        return _HEADS[major][argument]
     for info, (width, _) in _WIDTHS.items():
         if argument < 1 << 8 * width:
             return bytes((major << 5 | info,)) + argument.to_bytes(width, "big")

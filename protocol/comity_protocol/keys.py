@@ -134,7 +134,11 @@ class Context(Enum):
     @property
     def label(self) -> bytes:
         """The ASCII string ``comity/1/<kind>`` that is put before what is signed or hashed."""
-        return b"comity/1/" + self.value.encode("ascii")
+        return _LABELS[self]
+
+
+_LABELS: Final = {kind: b"comity/1/" + kind.value.encode("ascii") for kind in Context}
+_PREFIXES: Final = {kind: label + b"\x00" for kind, label in _LABELS.items()}
 
 
 def bind(context: Context, data: bytes) -> bytes:
@@ -143,7 +147,7 @@ def bind(context: Context, data: bytes) -> bytes:
     The zero byte makes the list prefix-free: ``key`` followed by data is never ``key-store``.
     """
     # SPEC [K-1]: every signature, seal, key derivation and hash is bound to a context.
-    return context.label + b"\x00" + data
+    return _PREFIXES[context] + data
 
 
 def digest(context: Context, data: bytes) -> bytes:

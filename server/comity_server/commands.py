@@ -4,6 +4,7 @@ Each command prints one line of JSON on standard output; log lines go to standar
 """
 
 import asyncio
+import gc
 import json
 import signal
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from comity_server.keyfiles import create_keys, install_genesis, read_genesis, r
 from comity_server.settings import Settings, load
 
 Clock = Callable[[], float]
+
+GARBAGE_THRESHOLDS: Final = (20_000, 20, 20)
 
 _DATA: Final = click.option(
     "--data",
@@ -102,10 +105,22 @@ async def _serve(settings: Settings, clock: Clock) -> None:
             ) as context,
             listening(context) as url,
         ):
+            _spare_garbage_collector()
             _print({"url": url})
             await stop.wait()
     finally:
         await store.close()
+
+
+def _spare_garbage_collector() -> None:
+    """Let the garbage collector look at new objects only, and at many of them at a time.
+
+    Under load it took an eighth of the processor time to find nothing: what an envelope leaves
+    behind has no cycles. What is there after the start stays until the end.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 def _print(line: dict[str, str]) -> None:

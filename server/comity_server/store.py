@@ -24,7 +24,7 @@ that it has its leaf index and mailbox counters. What is accepted but not integr
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Final, Protocol, Self
 
@@ -122,6 +122,7 @@ class EnvelopeRow:
         leaf_index: Its place in the log, from 0; None while pending.
         counters: Its place, from 1, in the mailbox of each recipient, in their order; None while
             pending.
+        commitments: To the counters, when they were made already; ``commitments_of`` makes them.
     """
 
     id: bytes
@@ -139,8 +140,11 @@ class EnvelopeRow:
     ref: bytes | None = None
     leaf_index: int | None = None
     counters: tuple[int, ...] | None = None
+    commitments: tuple[bytes, ...] | None = field(default=None, compare=False, repr=False)
 
-    def placed(self, leaf_index: int, counters: tuple[int, ...]) -> "EnvelopeRow":
+    def placed(
+        self, leaf_index: int, counters: tuple[int, ...], commitments: tuple[bytes, ...]
+    ) -> "EnvelopeRow":
         """Give the same envelope with its places.
 
         Written out, because ``dataclasses.replace`` takes as long as everything else that is done
@@ -162,6 +166,7 @@ class EnvelopeRow:
             self.ref,
             leaf_index,
             counters,
+            commitments,
         )
 
 

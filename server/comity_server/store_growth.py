@@ -14,10 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from comity_protocol.leaves import envelope_leaf, receipt_leaf, statement_leaf
+from comity_protocol.leaves import (
+    commit_counters,
+    envelope_leaf,
+    receipt_leaf,
+    statement_leaf,
+)
 from comity_protocol.merkle import Frontier, leaf_hash
 from comity_server.store import EnvelopeRow, Head, ReceiptRow, Row, StatementRow
-from comity_server.store_values import commitments_of, mailbox_values
+from comity_server.store_values import mailbox_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +104,13 @@ def grow(
     for index, row in enumerate(rows, start=head.size):
         match row:
             case EnvelopeRow():
-                for to in row.recipients:
-                    last[to.desk] = last.get(to.desk, counters.get(to.desk, 0)) + 1
-                own = row.placed(index, tuple([last[to.desk] for to in row.recipients]))
-                data.append(envelope_leaf(own.core_hash, commitments_of(own)))
+                desks = [to.desk for to in row.recipients]
+                for desk in desks:
+                    last[desk] = last.get(desk, counters.get(desk, 0)) + 1
+                given = tuple([last[desk] for desk in desks])
+                commitments = commit_counters(desks, given, row.blind)
+                own = row.placed(index, given, commitments)
+                data.append(envelope_leaf(own.core_hash, commitments))
                 items += mailbox_values(own)
                 placed.append(own)
             case ReceiptRow():

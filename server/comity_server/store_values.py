@@ -65,7 +65,9 @@ def mailbox_values(row: EnvelopeRow) -> list[tuple[object, ...]]:
 
 
 def commitments_of(row: EnvelopeRow) -> tuple[bytes, ...]:
-    """Commit to the counters of an integrated envelope, in the order of its recipients."""
+    """Give the commitments to an integrated envelope's counters, in the order of its recipients."""
+    if row.commitments is not None:
+        return row.commitments
     return commit_counters([to.desk for to in row.recipients], row.counters or (), row.blind)
 
 
