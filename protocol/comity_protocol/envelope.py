@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 
-from comity_protocol.core import Core, Kind, Part, Recipient, core_hash
+from comity_protocol.core import Core, Kind, Part, Recipient
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import parse, serialize
 from comity_protocol.errors import LimitError, MalformedError, VerificationError
@@ -62,9 +62,6 @@ from comity_protocol.limits import (
     WRAP_BYTES_MAX,
 )
 from comity_protocol.padding import pad_audit, pad_body, unpad
-
-# Some who read envelopes take the core and its hash from here.
-__all__ = ["Core", "core_hash"]
 
 
 @dataclass(frozen=True, slots=True)
