@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Final, Protocol, Self
 
+from comity_protocol.core import Kind as KeyKind
 from comity_protocol.errors import ComityError
 from comity_protocol.leaves import CounterProof
 
@@ -37,7 +38,7 @@ PENDING_ROWS_MAX: Final = 1024
 MAILBOX_BYTES_MAX: Final = 4 * 1024 * 1024
 """Ciphertext in one page of a mailbox: a page of the largest envelopes must fit in memory."""
 
-AUDIT_KIND: Final = 2
+AUDIT_KIND: Final = int(KeyKind.AUDIT)
 """The kind of a recipient that is an auditor: it is given the audit part and never the body."""
 
 
