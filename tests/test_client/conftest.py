@@ -45,6 +45,8 @@ class Pair:
             for side in (self.alice, self.bob):
                 await side.desk.flush()
             for side in (self.bob, self.alice):
+                # What was sent so far is witnessed, however busy the machine is.
+                await self.relay.seal()
                 await side.desk.fetch()
 
     async def reopen(self, side: Side) -> None:
