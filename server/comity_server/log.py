@@ -5,6 +5,7 @@ byte for byte, so that anybody's mirror and monitor can read this log. Only what
 witnessed checkpoint covers is served.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -115,7 +116,7 @@ class Log:
         return await self._prove(plan_consistency(old_size, new_size))
 
     async def _prove(self, plan: ProofPlan) -> tuple[bytes, ...]:
-        return prove(plan, [await self._hashes(read) for read in plan.reads])
+        return prove(plan, await asyncio.gather(*map(self._hashes, plan.reads)))
 
     async def _hashes(self, read: Read) -> Sequence[bytes]:
         """Give tile hashes, out of a complete tile when there is one in memory."""

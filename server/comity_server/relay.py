@@ -64,6 +64,7 @@ from comity_server.store import (
 )
 
 BATCH_ROWS_MAX: Final = 128
+WAITED_ROWS_MAX: Final = 32
 BATCH_BYTES_MAX: Final = 262_144
 TRIES_MAX: Final = 8
 BACKLOG_ROUNDS_MAX: Final = 1_000
@@ -415,13 +416,14 @@ class Relay:
     def _is_worth_waiting(self) -> bool:
         """Whether more is being checked that fits into the same commit.
 
-        A commit costs as much as twenty rows. What is ready waits at most until a batch is full or
-        nothing is being checked; the end of every check asks again.
+        A commit costs as much as five rows, so waiting for more than some dozens saves nothing, and
+        the disk can work while more is being checked. What is ready waits at most until there are
+        so many or nothing is being checked; the end of every check asks again.
         """
         is_more_coming = self._is_checking or bool(self._waiting)
         return (
             is_more_coming
-            and len(self._ready) < BATCH_ROWS_MAX
+            and len(self._ready) < WAITED_ROWS_MAX
             and sum(entry.size for entry in self._ready) < BATCH_BYTES_MAX
         )
 

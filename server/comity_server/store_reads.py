@@ -7,7 +7,7 @@ They return finished rows, decide nothing and change nothing. Lists come in the 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, case, func, select
 
 from comity_protocol.leaves import commit_counters, prove_counter
 from comity_protocol.merkle import leaf_hash
@@ -45,6 +45,23 @@ _Row: TypeAlias = "Row[*tuple[Any, ...]]"
 
 _BODY: Final = case((mailbox_items.c.kind == AUDIT_KIND, None), else_=envelopes.c.body).label(
     "body"
+)
+
+
+# Written once: to write them takes as long as to run them, and proofs ask often.
+_LEAVES: Final = (
+    select(leaves.c.data)
+    .where(leaves.c.leaf_index >= bindparam("start"), leaves.c.leaf_index < bindparam("end"))
+    .order_by(leaves.c.leaf_index)
+)
+_TILE_HASHES: Final = (
+    select(tile_hashes.c.hash)
+    .where(
+        tile_hashes.c.level == bindparam("level"),
+        tile_hashes.c.position >= bindparam("start"),
+        tile_hashes.c.position < bindparam("end"),
+    )
+    .order_by(tile_hashes.c.position)
 )
 
 
@@ -192,30 +209,15 @@ def read_receipts(
 
 def read_leaves(connection: Connection, start: int, count: int) -> list[bytes]:
     """Read leaf data in leaf order."""
-    return list(
-        connection.execute(
-            select(leaves.c.data)
-            .where(leaves.c.leaf_index >= start, leaves.c.leaf_index < start + count)
-            .order_by(leaves.c.leaf_index)
-        ).scalars()
-    )
+    return list(connection.execute(_LEAVES, {"start": start, "end": start + count}).scalars())
 
 
 def read_hashes(connection: Connection, level: int, start: int, count: int) -> list[bytes]:
     """Read hashes of a tile level; those of level 0 are computed from the leaves."""
     if level == 0:
         return [leaf_hash(data) for data in read_leaves(connection, start, count)]
-    return list(
-        connection.execute(
-            select(tile_hashes.c.hash)
-            .where(
-                tile_hashes.c.level == level,
-                tile_hashes.c.position >= start,
-                tile_hashes.c.position < start + count,
-            )
-            .order_by(tile_hashes.c.position)
-        ).scalars()
-    )
+    place = {"level": level, "start": start, "end": start + count}
+    return list(connection.execute(_TILE_HASHES, place).scalars())
 
 
 def read_newest_checkpoint(connection: Connection) -> Checkpoint | None:
