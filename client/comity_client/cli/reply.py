@@ -57,7 +57,13 @@ def answer(
 @click.command(cls=Verb)
 @click.argument("exchange")
 @click.argument("text", required=False)
-@click.option("--ground", "grounds", multiple=True, metavar="CODE", help="N01 to N22; repeat.")
+@click.option(
+    "--ground",
+    "grounds",
+    multiple=True,
+    metavar="CODE",
+    help="N01 to N22, explained in docs/CODES.md; repeat.",
+)
 @draft_options
 @click.pass_obj
 def refuse(
