@@ -232,6 +232,10 @@ _MOVED: Final = ("size", "root", "frontier")
 _ADDING: Final = _adding().compile(dialect=_DIALECT)
 _ADD: Final = str(_ADDING)
 _ADD_NAMES: Final = tuple(_ADDING.positiontup or ())
+_ARRAYS: Final = {
+    table: tuple(_array(table, column).key for column in inserted_columns(table))
+    for table in _GROWING
+}
 _READ_HEAD: Final = _compile(select(*(tables.head.c[field.name] for field in fields(Head))))
 _READ_COUNTERS: Final = _compile(
     select(tables.mailboxes).where(
@@ -248,8 +252,7 @@ def _arguments(step: Step, statements: int) -> list[object]:
         **{f"new.{name}": getattr(step.head, name) for name in _MOVED},
     }
     given = dict(rows_of(step))
-    for table in _GROWING:
-        names = [f"{table.name}.{column.name}" for column in inserted_columns(table)]
+    for table, names in _ARRAYS.items():
         rows = given.get(table, ())
         columns = map(list, zip(*rows, strict=True)) if rows else ([] for _ in names)
         values.update(zip(names, columns, strict=True))
