@@ -120,7 +120,7 @@ class Desk:
             own=self._own,
             now=now,
         )
-        self._outbox: Final = Outbox(state, self.relay, self._sync, self._composer)
+        self._outbox: Final = Outbox(state, self.relay, self._sync, self._composer, now)
         self._census: Final = Census(state=state, relay=self.relay, log=self.log, now=now)
         self._mail: Final = Mail(
             state=state,

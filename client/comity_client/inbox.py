@@ -20,10 +20,9 @@ from comity_client.opener import Content, Opener, Parts
 from comity_client.relay_answers import Arrived
 from comity_client.state import Newest, State
 from comity_protocol.acts import Gossip
-from comity_protocol.core import Core
+from comity_protocol.core import Core, core_hash
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.envelope import Upload
 from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.identifiers import DeskId, EnvelopeId, short
 from comity_protocol.leaves import CounterProof
@@ -216,9 +215,9 @@ class Inbox:
     def _require_own(self, core: Core, stored: Stored) -> None:
         """Compare an envelope with what this device sent: under its id, and by its keys."""
         row = self._state.connection.execute(
-            "SELECT upload FROM outbox WHERE envelope = ?", (core.id,)
+            "SELECT core_hash FROM outbox WHERE envelope = ?", (core.id,)
         ).fetchone()
-        if row is not None and Upload.parse(row[0]).core != stored.core:
+        if row is not None and row[0] != core_hash(stored.core):
             # SPEC [B-5]: sealed is said only of what a checkpoint covers, so another's envelope
             # must not stand for an own one that a relay dropped.
             text = f"envelope {short(core.id)} came under the id of one that this device wrote"

@@ -52,13 +52,19 @@ class Outbox:
     """The queue of one device."""
 
     def __init__(
-        self, state: State, relay: RelayClient, sync: Synchroniser, composer: Composer
+        self,
+        state: State,
+        relay: RelayClient,
+        sync: Synchroniser,
+        composer: Composer,
+        now: Callable[[], int],
     ) -> None:
-        """Take where it is kept, whom it goes to, and what seals anew."""
+        """Take where it is kept, whom it goes to, what seals anew, and this machine's clock."""
         self._state: Final = state
         self._relay: Final = relay
         self._sync: Final = sync
         self._composer: Final = composer
+        self._now: Final = now
 
     def add(self, compose: Callable[[], Composed]) -> EnvelopeId:
         """Compose an act and put it into the queue, in one transaction, durably.
@@ -70,9 +76,10 @@ class Outbox:
             made = compose()
             # SPEC [B-3]: an act is on the disk before the first network byte.
             connection.execute(
-                "INSERT INTO outbox (envelope, upload, stage, receiver, kind, exchange, event,"
-                " head, profile, topic) VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?)",
-                (made.sealed.id, made.sealed.upload.serialize(), *made.columns()),
+                "INSERT INTO outbox (queued_at, envelope, upload, core_hash, stage, receiver, kind,"
+                " exchange, event, head, profile, topic)"
+                " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?)",
+                (self._now(), *_sealed_columns(made), *made.columns()),
             )
         return made.sealed.id
 
@@ -172,9 +179,15 @@ class Outbox:
         """Put a newly sealed envelope at the same place of the queue, inside a transaction."""
         connection = self._state.connection
         connection.execute(
-            "UPDATE outbox SET envelope = ?, upload = ?, receiver = ?, kind = ?, exchange = ?,"
-            " event = ?, head = ?, profile = ?, topic = ? WHERE id = ?",
-            (made.sealed.id, made.sealed.upload.serialize(), *made.columns(), id_),
+            "UPDATE outbox SET envelope = ?, upload = ?, core_hash = ?, receiver = ?, kind = ?,"
+            " exchange = ?, event = ?, head = ?, profile = ?, topic = ? WHERE id = ?",
+            (*_sealed_columns(made), *made.columns(), id_),
         )
         connection.execute("INSERT INTO replaced VALUES (?, ?)", (old, made.sealed.id))
         return made.sealed.id
+
+
+def _sealed_columns(made: Composed) -> tuple[bytes, bytes, bytes]:
+    """Give id, upload and core hash."""
+    upload = made.sealed.upload
+    return made.sealed.id, upload.serialize(), core_hash(upload.core)

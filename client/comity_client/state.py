@@ -28,7 +28,7 @@ from comity_protocol.encoding import Value, serialize
 from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import DeviceId
 
-VERSION: Final = 2
+VERSION: Final = 3
 LOCK_SECONDS_MAX: Final = 10
 ALARMS_MAX: Final = 1_000
 """Of one kind. One alarm convicts; more only show how far it went."""
@@ -59,8 +59,8 @@ CREATE INDEX inbox_exchange ON inbox (exchange, leaf_index);
 CREATE INDEX inbox_unsettled ON inbox (counter) WHERE is_settled = 0;
 CREATE INDEX inbox_unreceipted ON inbox (counter) WHERE receipted = 0 AND opens = 1;
 CREATE TABLE outbox (
-    id INTEGER PRIMARY KEY, envelope BLOB NOT NULL UNIQUE, upload BLOB NOT NULL,
-    stage TEXT NOT NULL, promise BLOB, due_at INTEGER, problem TEXT,
+    id INTEGER PRIMARY KEY, envelope BLOB NOT NULL UNIQUE, upload BLOB, core_hash BLOB NOT NULL,
+    queued_at INTEGER NOT NULL, stage TEXT NOT NULL, promise BLOB, due_at INTEGER, problem TEXT,
     receiver BLOB NOT NULL, kind INTEGER NOT NULL,
     exchange BLOB NOT NULL, event TEXT NOT NULL, head BLOB, profile TEXT, topic TEXT) STRICT;
 CREATE INDEX outbox_stage ON outbox (stage, id);
@@ -69,6 +69,26 @@ CREATE TABLE gossip (size INTEGER NOT NULL, root BLOB NOT NULL, signature BLOB N
     is_checked INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (size, root)) STRICT;
 CREATE TABLE receipts (hash BLOB PRIMARY KEY, payload BLOB NOT NULL, signature BLOB NOT NULL,
     promise BLOB) STRICT;
+CREATE TABLE kept (tag BLOB PRIMARY KEY, what BLOB NOT NULL, kind TEXT NOT NULL,
+    data BLOB NOT NULL, promise BLOB, due_at INTEGER, sealed_at INTEGER) STRICT;
+CREATE INDEX kept_unpromised ON kept (kind) WHERE promise IS NULL;
+CREATE INDEX kept_unsealed ON kept (tag) WHERE sealed_at IS NULL;
+CREATE TABLE stamps (what BLOB NOT NULL, witness TEXT NOT NULL, at INTEGER NOT NULL,
+    signature BLOB NOT NULL, PRIMARY KEY (what, witness)) STRICT;
+CREATE TABLE stamped (what BLOB PRIMARY KEY, envelope BLOB NOT NULL, core BLOB NOT NULL,
+    signature BLOB NOT NULL, notice BLOB) STRICT;
+CREATE INDEX stamped_envelope ON stamped (envelope);
+CREATE TABLE checkpoints (hash BLOB PRIMARY KEY, size INTEGER NOT NULL, sealed_at INTEGER NOT NULL)
+    STRICT;
+CREATE INDEX checkpoints_size ON checkpoints (size, sealed_at);
+CREATE TABLE covering (leaf_index INTEGER PRIMARY KEY, sealed_at INTEGER NOT NULL) STRICT;
+CREATE TABLE notices (hash BLOB PRIMARY KEY, leaf_index INTEGER NOT NULL, kind TEXT NOT NULL,
+    desk BLOB, payload BLOB NOT NULL, signature BLOB NOT NULL, sealed_at INTEGER NOT NULL,
+    refused TEXT) STRICT;
+CREATE TABLE noticed (envelope BLOB NOT NULL, notice BLOB NOT NULL, refused TEXT,
+    PRIMARY KEY (envelope, notice)) STRICT, WITHOUT ROWID;
+CREATE TABLE erased (envelope BLOB PRIMARY KEY, exchange BLOB, basis TEXT NOT NULL,
+    notice BLOB NOT NULL, erased_at INTEGER NOT NULL) STRICT;
 CREATE TABLE stored (envelope BLOB NOT NULL, desk BLOB NOT NULL, leaf_index INTEGER NOT NULL,
     payload BLOB NOT NULL, signature BLOB NOT NULL, PRIMARY KEY (envelope, desk)) STRICT;
 """
@@ -341,4 +361,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     # SPEC [B-3]: on the disk before the first network byte.
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    # SPEC [B-16]: what is erased is overwritten in the file, not only unlinked in it.
+    connection.execute("PRAGMA secure_delete = ON")
     return connection
