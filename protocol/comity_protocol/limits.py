@@ -154,6 +154,28 @@ WITNESSES_MAX: Final = 63
 # Hashes of one inclusion or consistency proof: one for each level of a tree of 2**63 - 1 leaves.
 PROOF_HASHES_MAX: Final = 63
 
+# Witnesses of a deployment that has anchors: each then has two lines in a note, one of 3.4 kB.
+ANCHOR_WITNESSES_MAX: Final = 31
+
+# Groups of a quorum, itself among them: what every reader of policies is expected to take.
+GROUPS_MAX: Final = 32
+
+# Groups inside each other: States of a subregion, of a region, and of the deployment.
+GROUP_DEPTH_MAX: Final = 4
+
+# Address of one witness in a policy, in bytes of ASCII.
+WITNESS_URL_BYTES_MAX: Final = 256
+
+# A policy in its text form. The largest are 63 witnesses with addresses, and 31 with anchor keys.
+POLICY_BYTES_MAX: Final = 81_920
+
+# Entries that the relay gives to a witness or a mirror at once: 266 kB.
+LEAVES_PAGE_MAX: Final = 4_096
+
+# Published checkpoints, or anchors, that the relay gives at once.
+CHECKPOINTS_PAGE_MAX: Final = 200
+ANCHORS_PAGE_MAX: Final = 16
+
 # --- Witness ----------------------------------------------------------------------------------
 
 # Body of a request: a checkpoint and the 64 lines that may stand before it.
