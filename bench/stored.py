@@ -7,7 +7,7 @@ from typing import Final
 from comity_protocol.core import Core, core_hash
 from comity_protocol.envelope import Upload
 from comity_protocol.keys import random_bytes
-from comity_protocol.leaves import BLIND_BYTES
+from comity_protocol.leaves import envelope_blind
 from comity_protocol.receipts import Promise, sign_promise
 from comity_server.store import EnvelopeRow, Recipient, Store
 from deployment import Deployment
@@ -67,6 +67,6 @@ def _row(deployment: Deployment, upload: Upload) -> EnvelopeRow:
         ),
         accepted_at=deployment.at,
         promise=promise.serialize(),
-        blind=random_bytes(BLIND_BYTES),
+        blind=envelope_blind(deployment.world.relay_key, core.id),
         ref=core.ref,
     )

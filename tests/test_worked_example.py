@@ -11,7 +11,14 @@ from comity_protocol.core import Core, Kind, Part, Recipient, core_hash
 from comity_protocol.envelope import audit_key, audit_root, body_key, open_audit, open_wrap
 from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.keys import Context, FastKey, derive, verify_fast
-from comity_protocol.leaves import commit_counters, counter_blind, envelope_leaf
+from comity_protocol.leaves import (
+    commit_counters,
+    counter_blind,
+    envelope_blind,
+    envelope_leaf,
+    places_of,
+    tag_of,
+)
 from comity_protocol.merkle import leaf_hash
 from support.documents import code_block, document, hex_values
 
@@ -83,13 +90,17 @@ def test_the_core_of_the_example_is_signed_by_its_key() -> None:
 
 
 def test_the_leaf_of_the_example_commits_to_core_and_counters() -> None:
-    """[L-7]"""
+    """[L-7] [L-8]"""
+    relay = FastKey.from_seed(example()["relay seed"])
     hashed = core_hash(example()["core"])
     desks = [entry.desk for entry in core().to]
     first, second = commit_counters(desks, [5, 9], example()["blind"])
 
     assert hashed == example()["core hash"]
+    assert envelope_blind(relay, core().id) == example()["blind"]
     assert counter_blind(example()["blind"], desks[0]) == example()["first blind"]
     assert (first, second) == (example()["first commitment"], example()["other commitment"])
+    assert places_of([first, second]) == example()["places"]
+    assert tag_of(example()["leaf data"]) == example()["leaf tag"]
     assert envelope_leaf(hashed, [first, second]) == example()["leaf data"]
     assert leaf_hash(example()["leaf data"]) == example()["leaf hash"]

@@ -21,7 +21,7 @@ from comity_protocol.leaves import is_statement_leaf, statement_leaf
 from comity_protocol.merkle import TILE_WIDTH
 
 BUNDLES_MAX: Final = 256
-"""Bundles of 256 entries read in one go: 65,536 entries, 2.3 MB."""
+"""Bundles of 256 entries read in one go: 65,536 entries, 4.4 MB."""
 
 BUNDLES_BEFORE_SENDING: Final = 16
 """Bundles read before something is sealed or sent: enough for whoever counted lately, and no long

@@ -140,6 +140,8 @@ class Mail:
             return Checked(stored, core, error)
         try:
             # SPEC [B-1]: its leaf is in a witnessed checkpoint.
+            # SPEC [L-8]: the entry there begins with the digest of this core's hash. Stops a relay
+            # that logs an envelope under a tag by which nobody could look for it.
             await self._log.verify_leaf(leaf, stored.leaf_index, newest)
         except UnprovenError as error:
             self._state.alarm("unproven", str(error), [newest.note], self._now())

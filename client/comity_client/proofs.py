@@ -1,9 +1,9 @@
 """Proofs of an envelope's place in the log, kept as files, so that they are checked offline.
 
 A proof is a C2SP tlog-proof: leaf index, hashes, and the checkpoint with its cosignatures. Its
-extra line holds the commitments to mailbox counters that are in the leaf beside the core, and so
-tells nobody a counter. Whoever has the envelope's core, the genesis and this file needs neither the
-relay nor this program's memory.
+extra line is the second half of the log entry, a hash over the commitments to mailbox counters, and
+so tells nobody a counter; the first half follows from the core. Whoever has the envelope's core,
+the genesis and this file needs neither the relay nor this program's memory.
 """
 
 from pathlib import Path
@@ -15,13 +15,11 @@ from comity_client.files import write_private
 from comity_client.sync import log_key, quorum_of
 from comity_protocol.checkpoint import WitnessedCheckpoint
 from comity_protocol.core import Core, core_hash
-from comity_protocol.encoding import parse, serialize
-from comity_protocol.errors import VerificationError
-from comity_protocol.fields import array_of, bytes_of
+from comity_protocol.encoding import parse
+from comity_protocol.errors import MalformedError, VerificationError
 from comity_protocol.genesis import Genesis
 from comity_protocol.identifiers import EnvelopeId, short
-from comity_protocol.leaves import COMMITMENT_BYTES, CounterProof, envelope_leaf
-from comity_protocol.limits import RECIPIENTS_MAX
+from comity_protocol.leaves import PLACES_BYTES, CounterProof, envelope_leaf_of, places_of
 from comity_protocol.log_proof import LogProof, verify_log_proof
 from comity_protocol.merkle import leaf_hash
 
@@ -49,9 +47,7 @@ async def fetch_proof(desk: Desk, envelope: EnvelopeId) -> LogProof:
     position = [entry.desk for entry in Core.parse(core).to].index(own)
     commitments = CounterProof.of(parse(proof)).commitments(position, own, counter)
     hashes = await desk.log.inclusion_proof(index, desk.newest)
-    return LogProof(
-        index=index, hashes=hashes, note=desk.newest.note, extra=serialize(list(commitments))
-    )
+    return LogProof(index=index, hashes=hashes, note=desk.newest.note, extra=places_of(commitments))
 
 
 def verify_proof(proof: LogProof, core: bytes, genesis: Genesis) -> WitnessedCheckpoint:
@@ -66,13 +62,13 @@ def verify_proof(proof: LogProof, core: bytes, genesis: Genesis) -> WitnessedChe
         MalformedError: The proof cannot be read.
         VerificationError: The log, the quorum or the proof does not hold.
 
-    Source: PROTOCOL [L-2], [L-3], [R-3].
+    Source: PROTOCOL [L-2], [L-3], [L-8], [R-3].
     """
-    commitments = [
-        bytes_of(item, "commitment", length=COMMITMENT_BYTES)
-        for item in array_of(parse(proof.extra), "commitments", high=RECIPIENTS_MAX)
-    ]
-    leaf = leaf_hash(envelope_leaf(core_hash(core), commitments))
+    if len(proof.extra) != PLACES_BYTES:
+        text = f"proof has an extra line of {len(proof.extra)} bytes, expected {PLACES_BYTES}"
+        raise MalformedError(text)
+    # SPEC [L-8]: the first half of the entry follows from the core alone.
+    leaf = leaf_hash(envelope_leaf_of(core_hash(core), proof.extra))
     return verify_log_proof(proof, leaf, log_key(genesis), quorum_of(genesis))
 
 

@@ -61,7 +61,7 @@ class LogReader:
         """Check that a leaf is in the log at its index.
 
         Args:
-            leaf: Its 33 bytes.
+            leaf: Its 65 bytes.
             index: Below the checkpoint's size.
             under: A verified checkpoint.
 

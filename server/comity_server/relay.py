@@ -20,7 +20,6 @@ Rules:
 """
 
 import asyncio
-import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +31,7 @@ from comity_protocol.core import Core, core_hash
 from comity_protocol.envelope import parse_upload
 from comity_protocol.errors import ComityError
 from comity_protocol.keys import FastKey
-from comity_protocol.leaves import BLIND_BYTES
+from comity_protocol.leaves import envelope_blind
 from comity_protocol.receipts import Promise, Signed, sign_promise
 from comity_protocol.statements import SignedStatement, parse_statement
 from comity_server import observe
@@ -454,7 +453,7 @@ class Relay:
             match entry.checked:
                 case CheckedEnvelope() as checked:
                     order.append((entry, True, len(envelopes)))
-                    envelopes.append(_envelope_row(checked))
+                    envelopes.append(_envelope_row(checked, self._key))
                 case CheckedReceipt() as checked:
                     order.append((entry, False, len(receipts)))
                     receipts.append(_receipt_row(checked, entry.sender))
@@ -572,7 +571,7 @@ def _check_batch(
     return refusals
 
 
-def _envelope_row(checked: CheckedEnvelope) -> EnvelopeRow:
+def _envelope_row(checked: CheckedEnvelope, key: FastKey) -> EnvelopeRow:
     upload, core = checked.upload, checked.core
     wraps = upload.wraps or (None,) * len(core.to)
     return EnvelopeRow(
@@ -590,7 +589,7 @@ def _envelope_row(checked: CheckedEnvelope) -> EnvelopeRow:
         ),
         accepted_at=checked.at,
         promise=checked.promise.serialize(),
-        blind=secrets.token_bytes(BLIND_BYTES),
+        blind=envelope_blind(key, core.id),
         ref=core.ref,
     )
 

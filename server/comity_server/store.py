@@ -116,8 +116,8 @@ class EnvelopeRow:
         recipients: In the order of ``to`` in the core.
         accepted_at: When the relay promised it, UTC seconds.
         promise: The serialized promise, payload and signature.
-        blind: 16 random bytes, drawn by the relay for this envelope: they hide each recipient's
-            counter from the others [L-7].
+        blind: 16 bytes that the relay derives from its key for this envelope: they hide each
+            recipient's counter from the others [L-7].
         ref: The envelope whose wraps this one reuses; it must be in the store. None when it brings
             its own wraps.
         leaf_index: Its place in the log, from 0; None while pending.
@@ -463,7 +463,7 @@ class Store(Protocol):
         """Integrated receipts for a desk's envelopes, by ascending leaf index; -1 for the first."""
 
     async def leaves(self, start: int, count: int) -> list[bytes]:
-        """Leaf data, 33 bytes each, from leaf ``start``; fewer when the log ends before."""
+        """Leaf data, 65 bytes each, from leaf ``start``; fewer when the log ends before."""
 
     async def hashes(self, level: int, start: int, count: int) -> list[bytes]:
         """Hashes of a tile level from position ``start``; fewer when it ends before.

@@ -24,7 +24,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Counts up with every change below. A program refuses the tables of another version."""
 
 metadata: Final = MetaData()
@@ -162,7 +162,7 @@ envelopes: Final = Table(
     Column("ref", LargeBinary, comment="the envelope whose wraps open this one too"),
     Column("accepted_at", BigInteger, nullable=False, comment="time that the promise states"),
     Column("promise", LargeBinary, nullable=False, comment="given again when it is sent again"),
-    Column("blind", LargeBinary, nullable=False, comment="hides its counters from other desks"),
+    Column("blind", LargeBinary, nullable=False, comment="hides its counters; can be derived anew"),
     Column("leaf_index", BigInteger, unique=True, comment="its place in the log; empty if pending"),
     Column("counters", LargeBinary, comment="its places in the mailboxes; empty if pending"),
 )

@@ -101,7 +101,7 @@ async def test_an_envelope_twice_in_a_mailbox_is_found(counted: Counted) -> None
 
 
 async def test_an_altered_leaf_is_found(counted: Counted) -> None:
-    counted.execute("UPDATE leaves SET data = zeroblob(33) WHERE leaf_index = 2")
+    counted.execute("UPDATE leaves SET data = zeroblob(65) WHERE leaf_index = 2")
 
     wrong = await counted.wrong()
     assert "leaf 2 is not what mailboxes and pages give" in wrong

@@ -25,10 +25,13 @@ from comity_protocol.identifiers import DeploymentId, DeskId, DeviceId, Envelope
 from comity_protocol.keys import Context, FastKey, FullKey, SealKey, box_encrypt, derive, key_id
 from comity_protocol.leaves import (
     commit_counters,
+    envelope_blind,
     envelope_leaf,
+    notice_leaf,
     prove_counter,
     receipt_leaf,
     statement_leaf,
+    tags_of_promise,
 )
 from comity_protocol.padding import pad_audit, pad_body
 from comity_protocol.receipts import Promise, Receipt, Signed, sign_promise, sign_receipt
@@ -287,16 +290,19 @@ def make_receipts() -> None:
             name, "verify promise", "Q-2", outcome, "by the relay key", relay=b64(RELAY.public),
             what=b64(asked), signed=b64(given.serialize()),
         )  # fmt: skip
-    desks, blind = [fixed("desk a", 16), fixed("desk b", 16)], fixed("blind", 16)
+    desks, id_ = [fixed("desk a", 16), fixed("desk b", 16)], fixed("envelope", 16)
+    blind = envelope_blind(RELAY, id_)
     hidden = commit_counters(desks, [1, 300], blind)
     write(
-        "leaves", "leaves", "L-7", "accepted",
-        "statement, envelope with counters 1 and 300, receipt; what the second desk is given",
-        payload=b64(b"payload"), core_hash=b64(what), blind=b64(blind),
+        "leaves", "leaves", "L-8", "accepted",
+        "statement, envelope with counters 1 and 300, receipt, notice; what the second desk is"
+        " given; the tags that keep a promise of the core hash",
+        payload=b64(b"payload"), core_hash=b64(what), relay_seed=b64(RELAY.seed), envelope=b64(id_),
         desks=[b64(desk) for desk in desks],
         expect=[b64(value) for value in (
             statement_leaf(b"payload"), envelope_leaf(what, hidden), receipt_leaf(b"payload"),
-            serialize(prove_counter(1, desks[1], blind, hidden).to_value()),
+            notice_leaf(b"payload"),
+            serialize(prove_counter(1, desks[1], blind, hidden).to_value()), *tags_of_promise(what),
         )],
     )  # fmt: skip
     lengths = [0, 127, 128, 255, 256, 511, 1_023, 1_024, 2_000, 100_000]

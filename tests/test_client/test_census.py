@@ -56,7 +56,7 @@ async def test_a_hidden_removal_is_found_before_a_command_seals(pair: Pair) -> N
 
 async def test_entries_that_are_not_the_logs_are_refused(pair: Pair) -> None:
     await pair.bob.desk.sync()
-    pair.bob.relay.on_entries = lambda entries: (bytes(33),) * len(entries)
+    pair.bob.relay.on_entries = lambda entries: (bytes(65),) * len(entries)
 
     with pytest.raises(VerificationError, match="L-2"):
         await pair.bob.desk.count_statements()

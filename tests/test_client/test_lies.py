@@ -1,6 +1,6 @@
 """A relay or a sender that lies is found out: nothing false is shown, and evidence is kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from comity_protocol.envelope import Sealed, Upload, seal
 from comity_protocol.errors import VerificationError
 from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.keys import FastKey, random_bytes
-from comity_protocol.leaves import CounterProof
+from comity_protocol.leaves import CounterProof, envelope_leaf, places_of, receipt_leaf
 from comity_protocol.receipts import Promise, Receipt, Signed, sign_promise, sign_receipt
 from support.desks import LEAD
 from support.world import lead, request
@@ -86,6 +86,37 @@ async def test_a_tampered_envelope_is_kept_refused_and_does_not_block_the_next(
     assert bad.event is None
     assert (fine.envelope, fine.refused) == (good, None)
     assert len(pair.bob.desk.exchanges()) == 1
+
+
+FALSE_ENTRIES: dict[str, Callable[[bytes, Sequence[bytes]], bytes]] = {
+    "another tag": lambda core_hash, hidden: envelope_leaf(flip(core_hash), hidden),
+    "the bare core hash": lambda core_hash, hidden: b"\0" + core_hash + places_of(hidden),
+    "no core hash": lambda _, hidden: b"\0" + bytes(32) + places_of(hidden),
+    "other places": lambda core_hash, hidden: envelope_leaf(core_hash, hidden[::-1]),
+    "halves swapped": lambda core_hash, hidden: (
+        b"\0" + envelope_leaf(core_hash, hidden)[33:] + envelope_leaf(core_hash, hidden)[1:33]
+    ),
+    "as a receipt": lambda core_hash, _: receipt_leaf(core_hash),
+}
+"""What a relay may log in the place of an envelope."""
+
+
+@pytest.mark.parametrize("entry", list(FALSE_ENTRIES))
+async def test_an_envelope_that_is_logged_as_something_else_is_refused(
+    pair: Pair, entry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # [L-8] [B-1] [L-2]: nobody could show later whether it was ever in the log.
+    with monkeypatch.context() as lie:
+        lie.setattr("comity_server.store_growth.envelope_leaf", FALSE_ENTRIES[entry])
+        pair.alice.desk.lead(pair.bob.id, LEAD)
+        await pair.alice.desk.flush()
+    good = pair.alice.desk.lead(pair.bob.id, LEAD)
+    await pair.alice.desk.flush()
+    await pair.bob.desk.fetch()
+
+    bad, fine = pair.bob.desk.inbox()
+    assert bad.refused == "L-2"
+    assert (fine.envelope, fine.refused) == (good, None)
 
 
 async def test_an_envelope_that_is_not_in_the_log_is_not_shown(pair: Pair) -> None:

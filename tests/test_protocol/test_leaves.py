@@ -1,23 +1,30 @@
-"""What the log holds: 33 bytes for each object, of which the first tells statements apart."""
+"""What the log holds: 65 bytes for each object, which tell statements apart and name a tag."""
 
 import pytest
 
 from comity_protocol.encoding import Value, serialize
 from comity_protocol.errors import MalformedError
-from comity_protocol.keys import Context, digest
+from comity_protocol.keys import Context, FastKey, derive, digest
 from comity_protocol.leaves import (
     LEAF_BYTES,
     CounterProof,
     commit_counter,
     commit_counters,
     counter_blind,
+    envelope_blind,
     envelope_leaf,
+    envelope_leaf_of,
     is_statement_leaf,
+    notice_hash,
+    notice_leaf,
+    places_of,
     prove_counter,
     receipt_hash,
     receipt_leaf,
     statement_hash,
     statement_leaf,
+    tag_of,
+    tags_of_promise,
 )
 
 DESKS = [bytes([number]) * 16 for number in (1, 2, 3)]
@@ -34,23 +41,89 @@ def view(position: int, counters: list[int]) -> CounterProof:
     return prove_counter(position, DESKS[position], BLIND, commitments)
 
 
-def test_every_leaf_has_33_bytes_and_tells_whether_it_is_a_statement() -> None:
+def test_every_leaf_has_65_bytes_and_tells_whether_it_is_a_statement() -> None:
     """[K-5]"""
-    leaves = [statement_leaf(b"x"), leaf([1, 2]), receipt_leaf(b"x")]
+    leaves = [statement_leaf(b"x"), leaf([1, 2]), receipt_leaf(b"x"), notice_leaf(b"x")]
 
-    assert [len(leaf) for leaf in leaves] == [LEAF_BYTES] * 3
-    assert [is_statement_leaf(leaf) for leaf in leaves] == [True, False, False]
+    assert LEAF_BYTES == 65
+    assert [len(leaf) for leaf in leaves] == [LEAF_BYTES] * 4
+    assert [is_statement_leaf(leaf) for leaf in leaves] == [True, False, False, False]
     assert not is_statement_leaf(b"")
 
 
 def test_the_same_bytes_give_another_leaf_for_each_kind_of_object() -> None:
     """[K-1]"""
-    kinds = (Context.LEAF_ENVELOPE, Context.LEAF_COUNTER, Context.LEAF_BLIND)
-    hashes = {statement_hash(b"x"), receipt_hash(b"x"), *(digest(kind, b"x") for kind in kinds)}
+    kinds = (Context.LEAF_ENVELOPE, Context.LEAF_COUNTER, Context.LEAF_BLIND, Context.LEAF_PLACES)
+    hashes = {statement_hash(b"x"), receipt_hash(b"x"), notice_hash(b"x")}
 
-    assert len(hashes) == 5
-    assert statement_leaf(b"x") == b"\x01" + statement_hash(b"x")
-    assert receipt_leaf(b"x") == b"\x00" + receipt_hash(b"x")
+    assert len(hashes | {digest(kind, b"x") for kind in kinds}) == 7
+
+
+def test_a_leaf_is_a_byte_a_tag_and_a_hash_over_the_places() -> None:
+    """[L-8] Written out, byte for byte."""
+    commitments = list(commit_counters(DESKS, [1, 2, 3], BLIND))
+    payload_hash = digest(Context.LEAF_PLACES, b"x")
+
+    assert statement_leaf(b"x") == b"\x01" + statement_hash(b"x") + payload_hash
+    assert receipt_leaf(b"x") == b"\x00" + receipt_hash(b"x") + payload_hash
+    assert notice_leaf(b"x") == b"\x00" + notice_hash(b"x") + payload_hash
+    assert leaf([1, 2, 3]) == b"\x00" + digest(Context.LEAF_ENVELOPE, bytes(32)) + digest(
+        Context.LEAF_PLACES, serialize(commitments)
+    )
+
+
+def test_an_envelopes_leaf_follows_from_its_core_hash_and_the_hash_of_its_places() -> None:
+    """[L-8] So a kept proof needs 32 bytes beside the core, whatever the number of recipients."""
+    commitments = commit_counters(DESKS, [1, 2, 3], BLIND)
+
+    assert envelope_leaf_of(bytes(32), places_of(commitments)) == leaf([1, 2, 3])
+    assert len(places_of(commitments)) == len(places_of(commitments[:1])) == 32
+
+
+def test_a_promise_alone_tells_which_entry_would_keep_it() -> None:
+    """[L-8] Nobody needs counters, blinds or the object to look for what was promised."""
+    kept = {
+        bytes(32): leaf([1, 2]),
+        statement_hash(b"x"): statement_leaf(b"x"),
+        receipt_hash(b"x"): receipt_leaf(b"x"),
+        notice_hash(b"x"): notice_leaf(b"x"),
+    }
+
+    found = {
+        what: [one for one in kept.values() if tag_of(one) in tags_of_promise(what)]
+        for what in kept
+    }
+
+    assert found == {what: [entry] for what, entry in kept.items()}
+    assert not {tag_of(one) for one in kept.values()} & set(tags_of_promise(bytes(31) + b"x"))
+
+
+def test_two_envelopes_cannot_share_an_entry() -> None:
+    """[L-8] [R-3] Not even two with the same recipients, counters and blind."""
+    commitments = commit_counters(DESKS, [1, 2, 3], BLIND)
+
+    first, second = (envelope_leaf(bytes([number]) * 32, commitments) for number in (1, 2))
+
+    assert tag_of(first) != tag_of(second)
+    assert first[33:] == second[33:]
+
+
+def test_the_blind_of_an_envelope_is_that_of_one_relay_and_one_envelope() -> None:
+    """[L-7] Derived, so that a restored relay has it again; nobody else can derive it."""
+    keys = [FastKey.from_seed(bytes([number]) * 32) for number in (1, 2)]
+
+    blinds = {envelope_blind(key, bytes([number]) * 16) for key in keys for number in (1, 2)}
+
+    assert len(blinds) == 4
+    assert envelope_blind(keys[0], bytes(16)) == envelope_blind(keys[0], bytes(16))
+    assert (
+        envelope_blind(keys[0], bytes(16))
+        == derive(Context.LEAF_BLIND, keys[0].seed, bytes(16))[:16]
+    )
+    # The public half, which everyone has, is no help.
+    assert envelope_blind(FastKey.from_seed(keys[0].public), bytes(16)) != envelope_blind(
+        keys[0], bytes(16)
+    )
 
 
 def test_an_envelopes_leaf_commits_to_every_mailbox_counter() -> None:

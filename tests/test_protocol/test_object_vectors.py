@@ -23,13 +23,16 @@ from comity_protocol.envelope import Upload, check_reference, open_audit, open_b
 from comity_protocol.epochs import open_box
 from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import DeploymentId, DeskId, DeviceId
-from comity_protocol.keys import Context, SealKey, verify_fast
+from comity_protocol.keys import Context, FastKey, SealKey, verify_fast
 from comity_protocol.leaves import (
     commit_counters,
+    envelope_blind,
     envelope_leaf,
+    notice_leaf,
     prove_counter,
     receipt_leaf,
     statement_leaf,
+    tags_of_promise,
 )
 from comity_protocol.padding import pad_audit, pad_body
 from comity_protocol.receipts import Receipt, Signed, verify_promise
@@ -117,14 +120,19 @@ def _verify_promise(given: _Input) -> None:
 
 
 def _leaves(given: _Input) -> list[str]:
-    payload, blind = _bytes(given["payload"]), _bytes(given["blind"])
+    payload, what = _bytes(given["payload"]), _bytes(given["core_hash"])
+    blind = envelope_blind(
+        FastKey.from_seed(_bytes(given["relay_seed"])), _bytes(given["envelope"])
+    )
     desks = [_bytes(desk) for desk in given["desks"]]
     hidden = commit_counters(desks, [1, 300], blind)
     leaves = (
         statement_leaf(payload),
-        envelope_leaf(_bytes(given["core_hash"]), hidden),
+        envelope_leaf(what, hidden),
         receipt_leaf(payload),
+        notice_leaf(payload),
         serialize(prove_counter(1, desks[1], blind, hidden).to_value()),
+        *tags_of_promise(what),
     )
     return [base64.b64encode(leaf).decode() for leaf in leaves]
 

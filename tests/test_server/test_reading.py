@@ -309,9 +309,9 @@ async def test_tiles_and_entries_give_the_checkpoint(tmp_path: Path) -> None:
         level1 = await running.ask("GET", "/tile/1/000.p/1")
 
         bundle = full.body + partial.body
-        entries = [bundle[at + 2 : at + 35] for at in range(0, len(bundle), 35)]
+        entries = [bundle[at + 2 : at + 67] for at in range(0, len(bundle), 67)]
         checkpoint = open_checkpoint(note, _log_key(running))
-        assert bundle[:2] == (33).to_bytes(2, "big")
+        assert bundle[:2] == (65).to_bytes(2, "big")
         assert b"".join(map(leaf_hash, entries)) == b"".join(level0)
         assert _root([leaf_hash(entry) for entry in entries]) == checkpoint.root
         assert level1.body == _root([leaf_hash(entry) for entry in entries[:256]])

@@ -12,7 +12,13 @@ from comity_protocol.encoding import serialize
 from comity_protocol.envelope import Sealed, Upload, seal
 from comity_protocol.identifiers import DeskId, EnvelopeId
 from comity_protocol.keys import Context, random_bytes
-from comity_protocol.leaves import CounterProof, envelope_leaf, receipt_hash
+from comity_protocol.leaves import (
+    CounterProof,
+    counter_blind,
+    envelope_blind,
+    envelope_leaf,
+    receipt_hash,
+)
 from comity_protocol.receipts import Receipt, Signed, sign_receipt, verify_promise
 from comity_protocol.statements import Policy
 from comity_server.members import View
@@ -688,7 +694,13 @@ async def test_nobody_is_told_how_much_mail_another_desk_gets(tmp_path: Path) ->
         )
     }
     assert len(leaves) == 1
-    # Random blinds and hashes are all that there is beside the own counter.
+    # [L-7] Blinds that only the relay can derive, and hashes, are all there is beside the counter.
+    # They follow from its key, so that a relay that lost its database makes the same entry again.
+    blind = envelope_blind(world.relay_key, skewed.id)
+    assert stored[7][0] == counter_blind(blind, third)
+    assert {id_: place["proof"][0] for id_, place in places.items()} == {
+        id_: counter_blind(blind, id_) for id_ in (sender, auditor)
+    }
     for proof in (pushed[8], stored[7], *(place["proof"] for place in places.values())):
         assert [len(proof[0]), *map(len, proof[1])] == [12, 32, 32]
     assert core_of(sealed).recipient(auditor) is not None
