@@ -126,6 +126,24 @@ PROMISE_BYTES_MAX: Final = 128
 # Seconds since 1970 that a promise may name: the year 36812.
 PROMISE_AT_MAX: Final = 1 << 40
 
+# A direct stamp's signed bytes: two hashes, a time and their names are 104.
+STAMP_BYTES_MAX: Final = 128
+
+# Envelopes that one notice names, as in a receipt.
+NOTICE_IDS_MAX: Final = 128
+
+# A notice's signed bytes: 63 stamps of 206 bytes, with names as long as they may be, and the rest.
+NOTICE_BYTES_MAX: Final = 13_312
+
+# --- Time -------------------------------------------------------------------------------------
+
+# Seconds between two witnessed checkpoints above which there was an outage. A relay publishes one
+# at least every ten minutes, so it has missed one of them.
+OUTAGE_GAP_SECONDS_MIN: Final = 1_200
+
+# Witnesses without which figures rank nobody: of two, either one could be the liar.
+RANKED_WITNESSES_MIN: Final = 3
+
 # --- Acts -------------------------------------------------------------------------------------
 
 # One free text of an act, in bytes of UTF-8.
@@ -138,6 +156,10 @@ CODES_MAX: Final = 16
 
 # Exact counts in an act: more victims than this are a population.
 COUNT_MAX: Final = 1_000_000
+
+# Days that whoever sent something keeps it after it was seen in the log: as long as a relay keeps
+# backups, so that a restored relay can be filled again.
+KEPT_DAYS: Final = 35
 
 # --- The log ----------------------------------------------------------------------------------
 
