@@ -104,7 +104,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A payload and a fast signature over it, for receipts and promises."""
+    """A payload and a fast signature over it, for receipts, promises, notices and stamps."""
 
     payload: bytes
     signature: bytes
@@ -114,11 +114,11 @@ class Signed:
         return serialize([self.payload, self.signature])
 
     @classmethod
-    def parse(cls, data: bytes) -> "Signed":
-        """Read a payload with its signature; neither is verified yet."""
+    def parse(cls, data: bytes, bytes_max: int = RECEIPT_BYTES_MAX) -> "Signed":
+        """Read a payload of at most so many bytes with its signature; neither is verified yet."""
         payload, signature = array_of(parse(data), "signed object", low=2, high=2)
         return cls(
-            bytes_of(payload, "payload", low=1, high=RECEIPT_BYTES_MAX),
+            bytes_of(payload, "payload", low=1, high=bytes_max),
             bytes_of(signature, "signature", length=FAST_SIGNATURE_BYTES),
         )
 
@@ -193,6 +193,22 @@ class Promise:
             {"v": 1, "t": "promise", "what": self.what, "at": self.at, "within": self.within}
         )
 
+    @classmethod
+    def parse(cls, payload: bytes) -> "Promise":
+        """Read a promise's payload; its signature is not verified yet."""
+        if len(payload) > PROMISE_BYTES_MAX:
+            raise MalformedError(
+                f"promise is {len(payload):,} bytes, expected at most {PROMISE_BYTES_MAX}"
+            )
+        fields = Fields.of(parse(payload), "promise", {"v", "t", "what", "at", "within"})
+        fields.integer("v", low=1, high=1)
+        fields.text("t", choices=["promise"])
+        return cls(
+            what=fields.bytes("what", length=HASH_BYTES),
+            at=fields.integer("at", high=PROMISE_AT_MAX),
+            within=fields.integer("within", low=1, high=PROMISE_WITHIN_SECONDS),
+        )
+
 
 def sign_promise(key: FastKey, promise: Promise) -> Signed:
     """Sign a promise with the relay key."""
@@ -213,18 +229,7 @@ def verify_promise(signed: Signed, relay_key: bytes, what: bytes) -> Promise:
 
     Source: PROTOCOL [Q-2].
     """
-    if len(signed.payload) > PROMISE_BYTES_MAX:
-        raise MalformedError(
-            f"promise is {len(signed.payload):,} bytes, expected at most {PROMISE_BYTES_MAX}"
-        )
-    fields = Fields.of(parse(signed.payload), "promise", {"v", "t", "what", "at", "within"})
-    fields.integer("v", low=1, high=1)
-    fields.text("t", choices=["promise"])
-    promise = Promise(
-        what=fields.bytes("what", length=HASH_BYTES),
-        at=fields.integer("at", high=PROMISE_AT_MAX),
-        within=fields.integer("within", low=1, high=PROMISE_WITHIN_SECONDS),
-    )
+    promise = Promise.parse(signed.payload)
     # SPEC [Q-2]: by the relay key of the genesis, and it names the hash of what was accepted.
     if promise.what != what:
         raise VerificationError("relay promised to log something else [Q-2]")
