@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from nacl.signing import SigningKey
 
-from comity_protocol.checkpoint import COSIGNED_TIME_MAX, Quorum
+from comity_protocol.checkpoint import COSIGNED_TIME_MAX
 from comity_protocol.encoding import parse, serialize
 from comity_protocol.errors import MalformedError, VerificationError
 from comity_protocol.fields import Fields, array_of, bytes_of
@@ -26,6 +26,7 @@ from comity_protocol.identifiers import ID_BYTES, DeploymentId
 from comity_protocol.keys import Context, FastKey, verify_fast
 from comity_protocol.limits import STAMP_BYTES_MAX
 from comity_protocol.merkle import HASH_BYTES
+from comity_protocol.quorum import Quorum
 from comity_protocol.receipts import Signed
 from comity_protocol.signed_note import VerifierKey
 
