@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from comity_protocol.errors import MalformedError
-from comity_protocol.identifiers import parse_id
+from comity_protocol.identifiers import DeviceId, parse_id
 from comity_protocol.wire import AUTHORIZATION, SCHEME
 from comity_server import tokens
 from comity_server.body import read_body, require_no_body
@@ -57,26 +57,37 @@ def caller_of_get(request: web.Request) -> Caller:
     return asking.caller
 
 
+def require_reader_of_get(request: web.Request) -> None:
+    """Authenticate a request for what members and witnesses may read alike.
+
+    Raises:
+        Refused: It is by neither an active device nor a witness of the genesis.
+    """
+    context = request.app[CONTEXT]
+    require_no_body(request)
+    token = _token_of(request)
+    claims = _read(context, token)
+    if claims.kid in context.witness_keys:
+        _check(context, token, claims, claims.kid, request.method, request.raw_path)
+        context.replays.take(claims.kid, claims.jti, context.clock())
+        tokens.check_body(claims, b"")
+    else:
+        caller_of_get(request)
+
+
 def caller_of_token(context: Context, token: str, *, method: str, target: str) -> Asking:
     """Authenticate a token, wherever it came from.
 
     Raises:
         Refused: It is malformed, stale, replayed, for something else, or not by an active device.
     """
-    claims = tokens.read(token)
-    now = context.clock()
-    # SPEC [T-2]: the nonce is one that this process gave out at most ten minutes ago.
-    if not context.nonces.is_good(claims.nonce, now):
-        raise Refused("use-nonce", "the nonce is not one of the last ten minutes here")
-    found = context.members.find(claims.device)
+    claims = _read(context, token)
+    found = context.members.find(DeviceId(claims.kid))
     # An unknown device costs the same check and gets the same answer as a wrong signature.
-    tokens.verify(token, None if found is None else found[1].fast)
-    tokens.check_request(
-        claims, deployment=context.genesis.deployment.hex(), method=method, target=target
-    )
+    _check(context, token, claims, None if found is None else found[1].fast, method, target)
     # SPEC [R-6]: a removed device's next request fails.
-    desk, device = context.members.active(claims.device)
-    context.replays.take(device.id, claims.jti, now)
+    desk, device = context.members.active(DeviceId(claims.kid))
+    context.replays.take(device.id, claims.jti, context.clock())
     return Asking(Caller(desk.id, device.id), claims)
 
 
@@ -127,13 +138,40 @@ def envelope_id_of(request: web.Request) -> bytes:
 
 
 def _authenticate(request: web.Request) -> Asking:
+    return caller_of_token(
+        request.app[CONTEXT],
+        _token_of(request),
+        method=request.method,
+        target=request.raw_path,
+    )
+
+
+def _token_of(request: web.Request) -> str:
     # Two headers of a kind may be read as one by the one and as the other by another program.
     values = request.headers.getall(AUTHORIZATION, [])
     if len(values) != 1 or not values[0].startswith(SCHEME + " "):
         raise Refused("unauthenticated", "the request has no token of its scheme")
-    return caller_of_token(
-        request.app[CONTEXT],
-        values[0].removeprefix(SCHEME + " "),
-        method=request.method,
-        target=request.raw_path,
+    return values[0].removeprefix(SCHEME + " ")
+
+
+def _read(context: Context, token: str) -> tokens.Claims:
+    claims = tokens.read(token)
+    # SPEC [T-2]: the nonce is one that this process gave out at most ten minutes ago.
+    if not context.nonces.is_good(claims.nonce, context.clock()):
+        raise Refused("use-nonce", "the nonce is not one of the last ten minutes here")
+    return claims
+
+
+def _check(
+    context: Context,
+    token: str,
+    claims: tokens.Claims,
+    public: bytes | None,
+    method: str,
+    target: str,
+) -> None:
+    """Check that a token is by this key and for this request."""
+    tokens.verify(token, public)
+    tokens.check_request(
+        claims, deployment=context.genesis.deployment.hex(), method=method, target=target
     )

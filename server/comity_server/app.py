@@ -71,6 +71,9 @@ def make_app(context: Context) -> web.Application:
             # The log, for everyone.
             get(wire.PROOF + "/{index}", log.get_proof),
             get(wire.COVERING + "/{index}", log.get_covering),
+            get(wire.LEAVES + "/{start}", log.get_leaves),
+            get(wire.CHECKPOINTS, log.get_checkpoints),
+            get(wire.ANCHORS, log.get_anchors),
             get(wire.CHECKPOINT, log.get_checkpoint),
             get(wire.TILE + "/entries/{place:.+}", log.get_entries),
             get(wire.TILE + "/{level:[0-9]+}/{place:.+}", log.get_tile),

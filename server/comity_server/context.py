@@ -51,6 +51,11 @@ class Context:
     sockets: Counter[bytes] = field(default_factory=Counter)
     is_stopping: bool = False
 
+    @property
+    def witness_keys(self) -> frozenset[bytes]:
+        """The public keys of the genesis's witnesses, by which their tokens name them."""
+        return frozenset(key.public_key for key in self.genesis.quorum.witnesses)
+
 
 CONTEXT: Final = web.AppKey("context", Context)
 TRACE: Final = web.RequestKey("trace", str)

@@ -486,6 +486,30 @@ class Store(Protocol):
     async def first_checkpoint_over(self, index: int) -> Checkpoint | None:
         """The first published one that covers a leaf; None while none does."""
 
+    async def checkpoints(self, after_size: int, skip: int, limit: int) -> list[Checkpoint]:
+        """Published ones by ascending size, and of one size by ascending age.
+
+        Args:
+            after_size: Only larger ones; -1 for all. A quiet log publishes many of one size.
+            skip: Leave out so many of them, which the caller has already.
+            limit: At most so many.
+        """
+
+    async def keep_anchor(self, day: int, size: int, note: bytes) -> None:
+        """Keep the anchor of a day, if that day has none yet.
+
+        Args:
+            day: Days since 1970-01-01 UTC.
+            size: Leaves that it covers.
+            note: With the log's signature and the ML-DSA-44 cosignatures of a quorum.
+        """
+
+    async def has_anchor(self, day: int) -> bool:
+        """Whether the anchor of a day is there."""
+
+    async def anchors(self, after_size: int, skip: int, limit: int) -> list[bytes]:
+        """Notes of anchors by ascending size, and of one size by day; see ``checkpoints``."""
+
     async def has_checkpoint(self, note_hash: bytes) -> bool:
         """Whether a checkpoint with this hash was ever published here."""
 

@@ -25,6 +25,7 @@ from comity_server.store import (
 )
 from comity_server.store_values import unpack_counters, unpack_ids, unpack_recipients
 from comity_server.tables import (
+    anchors,
     checkpoints,
     envelopes,
     epoch_boxes,
@@ -238,6 +239,30 @@ def _checkpoint(connection: Connection, query: Select[Any]) -> Checkpoint | None
     if row is None:
         return None
     return Checkpoint(size=row.size, note=row.note, note_hash=row.note_hash, at=row.at)
+
+
+def read_checkpoints(
+    connection: Connection, after_size: int, skip: int, limit: int
+) -> list[Checkpoint]:
+    """Read a page of checkpoints by ascending size and age."""
+    by_age = (checkpoints.c.size, checkpoints.c.at, checkpoints.c.note_hash)
+    query = select(checkpoints).where(checkpoints.c.size > after_size).order_by(*by_age)
+    rows = connection.execute(query.offset(skip).limit(limit))
+    return [
+        Checkpoint(size=row.size, note=row.note, note_hash=row.note_hash, at=row.at) for row in rows
+    ]
+
+
+def has_anchor(connection: Connection, day: int) -> bool:
+    """Whether the anchor of a day is there."""
+    return connection.execute(select(anchors.c.day).where(anchors.c.day == day)).first() is not None
+
+
+def read_anchors(connection: Connection, after_size: int, skip: int, limit: int) -> list[bytes]:
+    """Read a page of the notes of anchors by ascending size and day."""
+    query = select(anchors.c.note).where(anchors.c.size > after_size)
+    page = query.order_by(anchors.c.size, anchors.c.day).offset(skip).limit(limit)
+    return list(connection.execute(page).scalars())
 
 
 def has_checkpoint(connection: Connection, note_hash: bytes) -> bool:

@@ -81,6 +81,10 @@ _KEEP_CHECKPOINT: Final = text(
     "ON CONFLICT (note_hash) DO NOTHING"
 )
 
+_KEEP_ANCHOR: Final = text(
+    "INSERT INTO anchors (day, size, note) VALUES (:day, :size, :note) ON CONFLICT (day) DO NOTHING"
+)
+
 Result = TypeVar("Result")
 Work = Callable[[Connection], Result]
 
@@ -239,6 +243,23 @@ class SqlStore(ABC):
     async def newest_checkpoint(self) -> Checkpoint | None:
         """See ``Store.newest_checkpoint``."""
         return await self._ask(reads.read_newest_checkpoint)
+
+    async def checkpoints(self, after_size: int, skip: int, limit: int) -> list[Checkpoint]:
+        """See ``Store.checkpoints``."""
+        return await self._ask(lambda c: reads.read_checkpoints(c, after_size, skip, limit))
+
+    async def keep_anchor(self, day: int, size: int, note: bytes) -> None:
+        """See ``Store.keep_anchor``."""
+        values = {"day": day, "size": size, "note": note}
+        await self._change(lambda c: c.execute(_KEEP_ANCHOR, values))
+
+    async def has_anchor(self, day: int) -> bool:
+        """See ``Store.has_anchor``."""
+        return await self._ask(lambda c: reads.has_anchor(c, day))
+
+    async def anchors(self, after_size: int, skip: int, limit: int) -> list[bytes]:
+        """See ``Store.anchors``."""
+        return await self._ask(lambda c: reads.read_anchors(c, after_size, skip, limit))
 
     async def has_checkpoint(self, note_hash: bytes) -> bool:
         """See ``Store.has_checkpoint``."""

@@ -24,7 +24,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Counts up with every change below. A program refuses the tables of another version."""
 
 metadata: Final = MetaData()
@@ -287,6 +287,20 @@ checkpoints: Final = Table(
     Column("size", BigInteger, nullable=False, index=True, comment="leaves that it covers"),
     Column("note", LargeBinary, nullable=False, comment="the signed note, handed to everyone"),
     Column("at", BigInteger, nullable=False, comment="shows how old the newest one is"),
+)
+
+anchors: Final = Table(
+    "anchors",
+    metadata,
+    Column(
+        "day",
+        Integer,
+        primary_key=True,
+        autoincrement=False,
+        comment="days since 1970 UTC; one anchor each",
+    ),
+    Column("size", BigInteger, nullable=False, index=True, comment="leaves that it covers"),
+    Column("note", LargeBinary, nullable=False, comment="the signed note, handed to everyone"),
 )
 
 leases: Final = Table(

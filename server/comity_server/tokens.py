@@ -3,7 +3,7 @@
 A device signs its own token with its fast key; there is no log-in and no bearer secret. A token is
 a JSON Web Token of type ``comity+jwt``, checked with PyJWT::
 
-    header  alg "EdDSA", typ "comity+jwt", kid device id in hexadecimal
+    header  alg "EdDSA", typ "comity+jwt", kid device id in hexadecimal, or a witness's public key
     claims  aud deployment id in hexadecimal, htm method, htu path and query,
             bh base64url SHA-256 of the body, n nonce, jti 16 to 64 characters of base64url
 
@@ -31,7 +31,6 @@ from typing import Any, Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from comity_protocol.identifiers import DeviceId
 from comity_protocol.keys import is_same_secret, random_bytes
 from comity_protocol.wire import TOKEN_ALGORITHM, TOKEN_CLAIMS, TOKEN_TYPE
 from comity_server.problems import Refused
@@ -47,7 +46,7 @@ REPLAY_DEVICE_ENTRIES_MAX: Final = 131_072
 _HEADER: Final = frozenset({"alg", "typ", "kid"})
 _CLAIMS: Final = frozenset(TOKEN_CLAIMS)
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-_DEVICE: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_KID: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}", re.ASCII)
 _JTI: Final = re.compile(r"[A-Za-z0-9_-]{16,64}", re.ASCII)
 _MINUTE_BYTES: Final = 8
 _MAC_BYTES: Final = 16
@@ -119,7 +118,7 @@ class ReplayCache:
         self._counts: Final[Counter[bytes]] = Counter()
 
     def take(self, device: bytes, jti: str, now: float) -> None:
-        """Remember a token.
+        """Remember a token of a device or a witness.
 
         Raises:
             Refused: It was taken before, or there is no room to remember it.
@@ -151,9 +150,13 @@ class ReplayCache:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """A token as read; nothing in it is verified but its form."""
+    """A token as read; nothing in it is verified but its form.
 
-    device: DeviceId
+    Attributes:
+        kid: Device id, 16 bytes, or the public key of a witness, 32 bytes.
+    """
+
+    kid: bytes
     audience: str
     method: str
     target: str
@@ -185,13 +188,13 @@ def read(token: str) -> Claims:
         raise _invalid("token has a member that is not text")
     if header["alg"] != TOKEN_ALGORITHM or header["typ"] != TOKEN_TYPE:
         raise _invalid("token is of another type or algorithm")
-    if not _DEVICE.fullmatch(header["kid"]) or not _JTI.fullmatch(claims["jti"]):
+    if not _KID.fullmatch(header["kid"]) or not _JTI.fullmatch(claims["jti"]):
         raise _invalid("token has a kid or jti of another form")
     body_hash = decode(claims["bh"])
     if body_hash is None:
         raise _invalid("token has a body hash that is not canonical base64url")
     return Claims(
-        device=DeviceId(bytes.fromhex(header["kid"])),
+        kid=bytes.fromhex(header["kid"]),
         audience=claims["aud"],
         method=claims["htm"],
         target=claims["htu"],

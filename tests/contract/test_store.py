@@ -891,6 +891,32 @@ async def test_the_first_checkpoint_over_a_leaf_is_the_smallest_and_then_the_ear
     assert await store.first_checkpoint_over(12) is None
 
 
+async def test_checkpoints_come_by_size_and_age_and_a_page_of_one_size_can_be_continued(
+    store: Store,
+) -> None:
+    for size, note, at in [(9, b"d", 103), (5, b"a", 100), (9, b"b", 101), (9, b"c", 102)]:
+        await store.publish_checkpoint(size, note, name(note), at)
+
+    async def notes(after: int, skip: int, limit: int) -> list[bytes]:
+        return [one.note for one in await store.checkpoints(after, skip, limit)]
+
+    assert await notes(-1, 0, 2) == [b"a", b"b"]
+    assert await notes(8, 1, 10) == [b"c", b"d"]
+    assert await notes(5, 0, 10) == [b"b", b"c", b"d"]
+    assert await notes(9, 0, 10) == []
+
+
+async def test_a_day_keeps_its_first_anchor_and_anchors_come_by_size_and_day(store: Store) -> None:
+    assert not await store.has_anchor(7)
+    for day, size, note in [(7, 5, b"a"), (8, 5, b"b"), (7, 9, b"other"), (9, 12, b"c")]:
+        await store.keep_anchor(day, size, note)
+
+    assert await store.has_anchor(7)
+    assert await store.anchors(-1, 0, 10) == [b"a", b"b", b"c"]
+    assert await store.anchors(4, 1, 1) == [b"b"]
+    assert await store.anchors(5, 0, 10) == [b"c"]
+
+
 async def test_the_newest_checkpoint_is_the_largest_and_then_the_latest(store: Store) -> None:
     for size, note, at in ((5, b"a", 100), (9, b"b", 101), (9, b"c", 102), (7, b"d", 103)):
         await store.publish_checkpoint(size, note, name(note), at)

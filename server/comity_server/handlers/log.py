@@ -4,16 +4,20 @@ from typing import Final
 
 from aiohttp import web
 
+from comity_protocol.limits import ANCHORS_PAGE_MAX, CHECKPOINTS_PAGE_MAX, LEAVES_PAGE_MAX
 from comity_protocol.merkle import SIZE_MAX, TILE_WIDTH
 from comity_server.body import require_no_body
 from comity_server.context import CONTEXT
 from comity_server.handlers import replies
 from comity_server.log import LEVEL_MAX, parse_tile_index
 from comity_server.problems import Refused
-from comity_server.query import require_none
+from comity_server.query import integers, require_none
 
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 _DIGITS_MAX: Final = 19
+
+_SKIP_MAX: Final = 10_000_000
+"""Notes of one size: a quiet log publishes 52,560 heartbeats a year."""
 
 
 async def get_checkpoint(request: web.Request) -> web.Response:
@@ -38,6 +42,44 @@ async def get_entries(request: web.Request) -> web.Response:
     _require_plain(request)
     index, width = _place(request)
     return _immutable(await request.app[CONTEXT].log.entries(index, width))
+
+
+async def get_leaves(request: web.Request) -> web.Response:
+    """Give entries one after the other, also those that no checkpoint covers yet.
+
+    A witness that replays and a mirror need an entry before they cosign a checkpoint over it.
+    """
+    _require_plain(request)
+    start = _number(request.match_info["start"])
+    leaves = await request.app[CONTEXT].store.leaves(start, LEAVES_PAGE_MAX)
+    return web.Response(body=b"".join(leaves), content_type="application/octet-stream")
+
+
+async def get_checkpoints(request: web.Request) -> web.Response:
+    """Give published checkpoints by ascending size and age."""
+    require_no_body(request)
+    after, skip, limit = _page(request, CHECKPOINTS_PAGE_MAX)
+    found = await request.app[CONTEXT].store.checkpoints(after, skip, limit)
+    return replies.binary({"items": [one.note for one in found]})
+
+
+async def get_anchors(request: web.Request) -> web.Response:
+    """Give the daily anchors by ascending size and day."""
+    require_no_body(request)
+    after, skip, limit = _page(request, ANCHORS_PAGE_MAX)
+    return replies.binary(
+        {"items": list(await request.app[CONTEXT].store.anchors(after, skip, limit))}
+    )
+
+
+def _page(request: web.Request, limit_max: int) -> tuple[int, ...]:
+    """Read which page: after a size, leaving out so many, at most so many."""
+    return integers(
+        request,
+        after=(-1, -1, SIZE_MAX),
+        skip=(0, 0, _SKIP_MAX),
+        limit=(limit_max, 1, limit_max),
+    )
 
 
 async def get_proof(request: web.Request) -> web.Response:
