@@ -198,6 +198,9 @@ LEAVES_PAGE_MAX: Final = 4_096
 CHECKPOINTS_PAGE_MAX: Final = 200
 ANCHORS_PAGE_MAX: Final = 16
 
+# A file of evidence: two notes, a proof and the rest.
+EVIDENCE_BYTES_MAX: Final = 2 * NOTE_BYTES_MAX + 4_096
+
 # --- Witness ----------------------------------------------------------------------------------
 
 # Body of a request: a checkpoint and the 64 lines that may stand before it.
