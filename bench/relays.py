@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from comity_protocol.signed_note import KeyType, VerifierKey
 from deployment import Deployment
 from machine import cpu_seconds, first_line, running
 from support.postgres import PostgresServer
@@ -115,13 +114,12 @@ async def relay(
     data = folder / "data"
     _install(data, world)
     ((name, key),) = world.witness_keys.items()
-    log_key = VerifierKey(world.genesis.origin, KeyType.ED25519, world.genesis.log_key)
     async with AsyncExitStack() as stack:
         witness = stack.enter_context(
             running(
                 [
                     *(Path(__file__).with_name("witness_program.py"), folder),
-                    *(name, log_key.serialize()),
+                    *(name, world.genesis.log.serialize()),
                 ],
                 environment={"WITNESS_SEED": bytes(key).hex()},
                 log=folder / "witness.log",

@@ -4,7 +4,7 @@ Each gives what there is to sign, as a ``Pending`` statement that names whose si
 Nothing here reads a file, a clock or a network; keys come in as arguments, statements go out.
 
     new_root        k of n custodians decide for a State
-    found           the genesis: roots, log, relay, witnesses, quorum
+    found           the genesis: roots, relay, witness policy
     create_desk     a desk's first statement
     start_desk      the same with its first device and first epoch, signed in one go
     admit           a device joins
@@ -54,7 +54,7 @@ from comity_protocol.keys import (
 )
 from comity_protocol.leaves import statement_hash
 from comity_protocol.limits import CUSTODIANS_MAX, NAME_BYTES_MAX
-from comity_protocol.signed_note import require_key_name
+from comity_protocol.policy import Policy as WitnessPolicy
 from comity_protocol.statements import (
     Authority,
     DeskStatement,
@@ -193,38 +193,28 @@ def new_root(code: str, threshold: int, publics: Collection[bytes]) -> Root:
 
 def found(
     *,
-    origin: str,
-    log_key: bytes,
+    policy: WitnessPolicy,
+    anchors: WitnessPolicy | None = None,
     relay_key: bytes,
-    witnesses: Collection[tuple[str, bytes]],
-    quorum: int,
     roots: Sequence[Root],
 ) -> Ceremony:
     """Make the genesis of a deployment, to be signed by the threshold of every root.
 
+    Args:
+        policy: The log and its witnesses.
+        anchors: The same with the witnesses' ML-DSA-44 keys, or None.
+        relay_key: Fast public key of the relay.
+        roots: Those of the founding States, in any order.
+
     Raises:
-        CeremonyError: The quorum can never be reached, or a name is unusable in a checkpoint.
-        MalformedError: A witness or a root is there twice.
+        CeremonyError: There is no root.
+        MalformedError: A root or a key is there twice, or the anchors are not those of the policy.
     """
     if not roots:
         raise CeremonyError("deployment has no founding State, expected at least one root")
-    if not 1 <= quorum <= len(witnesses):
-        raise CeremonyError(f"quorum is {quorum} of {len(witnesses)} witnesses")
-    for name in (origin, *(name for name, _ in witnesses)):
-        try:
-            require_key_name(name)
-        except ValueError as error:
-            raise CeremonyError(f"{name!r} cannot name a log or witness: {error}") from error
-    genesis = Genesis(
-        origin=origin,
-        log_key=log_key,
-        relay_key=relay_key,
-        witnesses=tuple(sorted(witnesses)),
-        quorum=quorum,
-        roots=tuple(sorted(roots, key=lambda root: root.code)),
-    )
-    for key in (log_key, relay_key, *(key for _, key in witnesses)):
-        check_fast_public(key)
+    ordered = tuple(sorted(roots, key=lambda root: root.code))
+    genesis = Genesis(policy, anchors, relay_key, ordered)
+    check_fast_public(relay_key)
     payload = genesis.serialize()
     parse_genesis(payload)
     return Ceremony((Pending(payload, tuple((_custodians(root),) for root in genesis.roots)),))

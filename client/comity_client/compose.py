@@ -20,7 +20,7 @@ from comity_client.ledger import find_profile
 from comity_client.opener import Opener, Parts
 from comity_client.seeds import Seeds
 from comity_client.state import Newest, State
-from comity_client.sync import Synchroniser, log_key
+from comity_client.sync import Synchroniser
 from comity_client.threads import Threads, read_own_upload
 from comity_protocol.acts import Act, Body, Gossip, sign_act
 from comity_protocol.audit import project
@@ -196,7 +196,7 @@ class Composer:
         )
 
     def _gossip(self, newest: Newest) -> Gossip:
-        line = parse_note(newest.note).line_by(log_key(self._sync.directory.genesis))
+        line = parse_note(newest.note).line_by(self._sync.directory.genesis.log)
         if line is None:
             raise AssertionError("a verified checkpoint has the log's signature")
         return Gossip(newest.size, newest.root, line.signature)

@@ -16,7 +16,7 @@ from comity_client.inbox import Checked, Inbox, Stored, commitments_of
 from comity_client.keystore import DeviceKeys
 from comity_client.relay_answers import ReceiptItem
 from comity_client.state import Newest, State
-from comity_client.sync import Synchroniser, log_key
+from comity_client.sync import Synchroniser
 from comity_client.tiles import LogReader, UnprovenError
 from comity_client.transport import OfflineError, RelayClient, RelayRefusedError, Sleep
 from comity_protocol.acts import Gossip
@@ -167,7 +167,7 @@ class Mail:
         genesis = self._sync.directory.genesis
         try:
             checkpoint = Checkpoint(origin=genesis.origin, size=gossip.size, root=gossip.root)
-            verify_ed25519(log_key(genesis), checkpoint.serialize().encode(), gossip.signature)
+            verify_ed25519(genesis.log, checkpoint.serialize().encode(), gossip.signature)
         except (ComityError, ValueError):
             text = "a sender names a checkpoint that the log did not sign"
             self._state.alarm("gossip", text, _evidence(gossip), self._now())

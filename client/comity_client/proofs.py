@@ -12,7 +12,6 @@ from typing import Final
 from comity_client.desk import Desk
 from comity_client.envelopes import UnknownEnvelopeError
 from comity_client.files import write_private
-from comity_client.sync import log_key, quorum_of
 from comity_protocol.checkpoint import WitnessedCheckpoint
 from comity_protocol.core import Core, core_hash
 from comity_protocol.encoding import parse
@@ -69,7 +68,7 @@ def verify_proof(proof: LogProof, core: bytes, genesis: Genesis) -> WitnessedChe
         raise MalformedError(text)
     # SPEC [L-8]: the first half of the entry follows from the core alone.
     leaf = leaf_hash(envelope_leaf_of(core_hash(core), proof.extra))
-    return verify_log_proof(proof, leaf, log_key(genesis), quorum_of(genesis))
+    return verify_log_proof(proof, leaf, genesis.log, genesis.quorum)
 
 
 def core_of(desk: Desk, envelope: EnvelopeId) -> bytes:

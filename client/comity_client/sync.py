@@ -21,15 +21,13 @@ from comity_client.seeds import Seeds
 from comity_client.state import Newest, State
 from comity_client.tiles import LogReader
 from comity_client.transport import RelayClient
-from comity_protocol.checkpoint import Quorum, verify_quorum
+from comity_protocol.checkpoint import verify_quorum
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import serialize
 from comity_protocol.errors import ComityError, VerificationError
-from comity_protocol.genesis import Genesis
 from comity_protocol.identifiers import DeskId
 from comity_protocol.leaves import statement_leaf
 from comity_protocol.merkle import leaf_hash, verify_inclusion
-from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_protocol.statements import SignedStatement, parse_statement
 
 PAGES_MAX: Final = 10_000
@@ -50,17 +48,6 @@ class LogForkError(VerificationError):
         "do not rely on the relay; give the evidence to your administrator, who compares it with"
         " other States' desks and the witnesses"
     )
-
-
-def log_key(genesis: Genesis) -> VerifierKey:
-    """Give the log's key as the genesis pins it."""
-    return VerifierKey(genesis.origin, KeyType.ED25519, genesis.log_key)
-
-
-def quorum_of(genesis: Genesis) -> Quorum:
-    """Give the witnesses and their quorum as the genesis pins them."""
-    keys = (VerifierKey(name, KeyType.COSIGNATURE_V1, key) for name, key in genesis.witnesses)
-    return Quorum(genesis.quorum, tuple(keys))
 
 
 class Synchroniser:
@@ -152,7 +139,7 @@ class Synchroniser:
         newest = self.newest
         genesis = self.directory.genesis
         note = await self._relay.covering(index)
-        witnessed = verify_quorum(note, log_key(genesis), quorum_of(genesis))
+        witnessed = verify_quorum(note, genesis.log, genesis.quorum)
         head = witnessed.checkpoint
         if not index < head.size <= newest.size:
             raise VerificationError(
@@ -164,7 +151,7 @@ class Synchroniser:
 
     async def _believe(self, note: bytes, known: Newest | None) -> Newest:
         genesis = self.directory.genesis
-        witnessed = verify_quorum(note, log_key(genesis), quorum_of(genesis))
+        witnessed = verify_quorum(note, genesis.log, genesis.quorum)
         head = witnessed.checkpoint
         offered = Newest(size=head.size, root=head.root, note=note, sealed_at=witnessed.sealed_time)
         if known is None:

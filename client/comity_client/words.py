@@ -8,6 +8,8 @@ from comity_protocol.errors import MalformedError
 from comity_protocol.genesis import Genesis, Root, parse_genesis
 from comity_protocol.identifiers import short
 from comity_protocol.keys import Context, digest, fingerprint, key_id
+from comity_protocol.policy import Policy as WitnessPolicy
+from comity_protocol.quorum import Quorum
 from comity_protocol.statements import (
     DeskStatement,
     DeviceStatement,
@@ -49,14 +51,70 @@ def describe_root(root: Root) -> tuple[str, ...]:
     )
 
 
+def needed(quorum: Quorum) -> str:
+    """Say how many must have cosigned: ``2``, or ``2 of: States (2 of 3), neutral (1 of 2)``."""
+    groups = [one for one in quorum.members if isinstance(one, Quorum)]
+    if not groups:
+        return str(quorum.threshold)
+    each = ", ".join(
+        f"{one.name} ({_inner(one)})" if isinstance(one, Quorum) else one.name
+        for one in quorum.members
+    )
+    return f"{quorum.threshold} of: {each}"
+
+
+def _inner(quorum: Quorum) -> str:
+    text = needed(quorum)
+    return text if " of: " in text else f"{text} of {len(quorum.members)}"
+
+
 def _genesis(genesis: Genesis) -> tuple[str, ...]:
     return (
         f"genesis: found the deployment {genesis.deployment.hex()}",
-        f"  log          {genesis.origin}, key {genesis.log_key.hex()}",
+        f"  log          {genesis.origin}, key {genesis.log.public_key.hex()}",
         f"  relay        key {genesis.relay_key.hex()}",
-        *(f"  witness      {name}, key {key.hex()}" for name, key in genesis.witnesses),
-        f"  quorum       {genesis.quorum} of {len(genesis.witnesses)} witnesses",
+        *_witnesses(genesis.policy),
+        *_quorum(genesis.quorum),
+        *_anchors(genesis.anchors),
         *(f"  {line}" for root in genesis.roots for line in describe_root(root)),
+    )
+
+
+def _witnesses(policy: WitnessPolicy) -> tuple[str, ...]:
+    return tuple(
+        f"  witness      {key.name}, key {key.public_key.hex()}"
+        + (f", at {url}" if (url := policy.urls.get(key.name)) else "")
+        for key in policy.quorum.witnesses
+    )
+
+
+def _quorum(quorum: Quorum) -> tuple[str, ...]:
+    """Say who counts how, the whole before its parts."""
+    *inner, whole = quorum.groups
+    return (
+        f"  quorum       {_counted(whole)}",
+        *(f"  group        {group.name} counts with {_counted(group)}" for group in inner[::-1]),
+    )
+
+
+def _counted(group: Quorum) -> str:
+    count = len(group.members)
+    kinds = {isinstance(one, Quorum) for one in group.members}
+    noun = "members" if len(kinds) > 1 else "group" if kinds == {True} else "witness"
+    plural = {"group": "groups", "witness": "witnesses"}.get(noun, noun)
+    names = ", ".join(one.name for one in group.members)
+    return f"{group.threshold} of {count} {noun if count == 1 else plural}: {names}"
+
+
+def _anchors(anchors: WitnessPolicy | None) -> tuple[str, ...]:
+    if anchors is None:
+        return ("  anchors      none: proofs last as long as Ed25519 does",)
+    return (
+        "  anchors      the same quorum signs one checkpoint a day with ML-DSA-44 too",
+        *(
+            f"  anchor key   {key.name}, fingerprint {key_fingerprint(key.public_key)}"
+            for key in anchors.quorum.witnesses
+        ),
     )
 
 

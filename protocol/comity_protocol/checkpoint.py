@@ -2,8 +2,11 @@
 
 A checkpoint says that the log of some origin has so many leaves and this root. The log signs it;
 witnesses, each of which keeps its own memory, add a cosignature with the time of their own clock.
-The formats are those of C2SP tlog-checkpoint and tlog-cosignature (`cosignature/v1`), byte for
-byte, so that anybody's tools can check ours.
+The formats are those of C2SP tlog-checkpoint and tlog-cosignature (Ed25519 `cosignature/v1`, and
+ML-DSA-44 `subtree/v1` for anchors), byte for byte, so that anybody's tools can check ours.
+
+An anchor is a checkpoint that ML-DSA-44 cosignatures alone prove, for the day when Ed25519 is
+broken. Which witnesses make a quorum is said in `quorum`.
 
 Here live the formats and their checks, without clock, network or storage. What is built around a
 checkpoint is in `log_proof`, for strangers, and in `witnessing`, for the talk with a witness.
@@ -12,8 +15,9 @@ Rules:
 
 * [L-3] a checkpoint is believed only with the log's signature and a quorum of pinned witnesses;
 * [L-4] a checkpoint has no extension lines, and only canonical numbers and base64;
-* [L-5] its sealed time is element floor(k/2) of the sorted cosignature times of the quorum;
-* [L-6] one size has one root: the empty tree has the hash of nothing.
+* [L-5] its sealed time is that of the quorum: `Quorum.time_of` the cosignatures' times;
+* [L-6] one size has one root: the empty tree has the hash of nothing;
+* [L-10] an anchor is believed with the ML-DSA-44 cosignatures of its own quorum alone.
 
 Example:
     note = sign_checkpoint(origin="relay.example/log", size=1, root=root, key=log_signing_key)
@@ -30,8 +34,10 @@ from typing import Final
 from nacl.signing import SigningKey
 
 from comity_protocol.errors import LimitError, MalformedError, VerificationError
-from comity_protocol.limits import PROOF_HASHES_MAX, WITNESSES_MAX
+from comity_protocol.keys import AnchorKey, verify_anchor_signature
+from comity_protocol.limits import PROOF_HASHES_MAX
 from comity_protocol.merkle import EMPTY_ROOT, HASH_BYTES, SIZE_MAX
+from comity_protocol.quorum import Quorum
 from comity_protocol.signed_note import (
     KeyType,
     Note,
@@ -51,6 +57,10 @@ from comity_protocol.signed_note import (
 COSIGNED_TIME_MAX: Final = 253_402_300_799
 
 TIME_BYTES: Final = 8
+
+_ANCHOR_LABEL: Final = b"subtree/v1\n\x00"
+_ANCHOR_START: Final = 0
+"""A checkpoint is the subtree that begins at the first leaf."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,39 +163,13 @@ class Cosignature:
     witness: str
 
 
-@dataclass(frozen=True, slots=True)
-class Quorum:
-    """Which witnesses are pinned, and how many of them must have cosigned.
-
-    Raises:
-        ValueError: the threshold cannot be met or is zero, a key is not of type
-            `cosignature/v1`, or one witness is there twice, under its name or its key.
-    """
-
-    threshold: int
-    witnesses: tuple[VerifierKey, ...]
-
-    def __post_init__(self) -> None:
-        count = len(self.witnesses)
-        if not 1 <= self.threshold <= count:
-            raise ValueError(f"quorum is {self.threshold} of {count}, expected 1 to {count}")
-        if count > WITNESSES_MAX:
-            raise ValueError(f"quorum has {count} witnesses, expected at most {WITNESSES_MAX}")
-        for key in self.witnesses:
-            _require_type(key, KeyType.COSIGNATURE_V1)
-        # One key under two names would let one witness count as two.
-        for kind in ({key.name for key in self.witnesses}, {k.public_key for k in self.witnesses}):
-            if len(kind) != count:
-                raise ValueError("one witness is twice in the quorum")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WitnessedCheckpoint:
     """A checkpoint that can be believed.
 
     Attributes:
         checkpoint: the head.
-        cosignatures: those of pinned witnesses, sorted by time; at least the threshold.
+        cosignatures: those of pinned witnesses, sorted by time; enough for the quorum.
         sealed_time: seconds since 1970-01-01T00:00:00Z, between the clocks of honest witnesses.
         note_hash: SHA-256 of the note as received.
     """
@@ -209,10 +193,23 @@ def cosign(note: bytes, name: str, key: SigningKey, now: int) -> SignatureLine:
 
     Source: C2SP tlog-cosignature, Ed25519 signed message.
     """
-    if not 0 <= now <= COSIGNED_TIME_MAX:
-        raise ValueError(f"time is {now}, expected 0 to {COSIGNED_TIME_MAX} seconds")
+    _require_time(now)
     signature = key.sign(_cosigned_message(parse_note(note).text, now)).signature
     key_id = VerifierKey(name, KeyType.COSIGNATURE_V1, bytes(key.verify_key)).key_id
+    return SignatureLine(name, key_id, now.to_bytes(TIME_BYTES, "big") + signature)
+
+
+def cosign_anchor(note: bytes, name: str, key: AnchorKey, now: int) -> SignatureLine:
+    """Cosign a checkpoint as a witness with ML-DSA-44, so that it can be an anchor.
+
+    Args, and what the caller has verified, are those of `cosign`.
+
+    Source: C2SP tlog-cosignature, ML-DSA-44 signed message.
+    """
+    _require_time(now)
+    checkpoint = Checkpoint.parse(parse_note(note).text)
+    signature = key.sign(_anchored_message(checkpoint, name, now))
+    key_id = VerifierKey(name, KeyType.MLDSA44, key.public).key_id
     return SignatureLine(name, key_id, now.to_bytes(TIME_BYTES, "big") + signature)
 
 
@@ -227,13 +224,14 @@ def add_signatures(note: bytes, lines: Iterable[SignatureLine]) -> bytes:
 
 
 def cosignatures(note: bytes, witnesses: Sequence[VerifierKey]) -> tuple[Cosignature, ...]:
-    """Return the cosignatures of known witnesses, verified, sorted by time.
+    """Return the cosignatures of known witnesses, each verified as its key's type says, by time.
 
     Lines of unknown keys are passed over, as C2SP signed-note demands.
 
     Raises:
         MalformedError, LimitError: it is not a note.
         VerificationError: a known witness's line does not verify; then the whole note is refused.
+        ValueError: a key is not of a type that cosigns.
     """
     return _cosignatures(parse_note(note), witnesses)
 
@@ -242,40 +240,59 @@ def verify_quorum(note: bytes, log: VerifierKey, quorum: Quorum) -> WitnessedChe
     """Check everything that makes a checkpoint believable, and read its sealed time.
 
     1. The note is in canonical form, and the log signed it.
-    2. Every line of a pinned witness verifies, and there are at least as many as the threshold.
-    3. The sealed time is chosen so that fewer than half of the quorum lying cannot move it outside
-       the honest clocks, and so that leaving lines out can only make it later.
+    2. Every line of a pinned witness verifies, and together they meet the quorum.
+    3. The sealed time is chosen so that, in each group, fewer liars than half of its threshold
+       cannot move it outside the honest clocks, and so that leaving lines out can only make it
+       later.
 
     Stops: a split view shown by a relay alone, a forged or back-dated head.
 
     Raises:
         MalformedError, LimitError: it is not a checkpoint in canonical form.
         VerificationError: a signature does not verify, or witnesses are missing.
-        ValueError: the log's own key is among the witnesses.
+        ValueError: the log's own key is among the witnesses, or they do not cosign with Ed25519.
 
     Source: PROTOCOL [L-3], [L-5].
     """
     _require_independent(log, quorum)
+    _require_type(quorum.witnesses[0], KeyType.COSIGNATURE_V1)
     # (1)
     # SPEC [L-3]: a checkpoint is believed only with the log's signature and the quorum of pinned
     # witnesses.
     parsed = parse_note(note)
     checkpoint = _open(parsed, log)
-    # (2)
-    seen = _cosignatures(parsed, quorum.witnesses)
-    if len(seen) < quorum.threshold:
-        raise VerificationError(
-            f"checkpoint has {len(seen)} cosignatures of pinned witnesses, "
-            f"expected at least {quorum.threshold}"
-        )
-    # (3)
-    # SPEC [L-5]: sealed time is element floor(k/2) of the sorted cosignature times of the quorum.
-    return WitnessedCheckpoint(
-        checkpoint=checkpoint,
-        cosignatures=seen,
-        sealed_time=seen[quorum.threshold // 2].time,
-        note_hash=note_hash(note),
-    )
+    # (2), (3)
+    return _witnessed(note, parsed, checkpoint, quorum)
+
+
+def verify_anchor(note: bytes, origin: str, quorum: Quorum) -> WitnessedCheckpoint:
+    """Check a checkpoint by its ML-DSA-44 cosignatures alone, and read its sealed time.
+
+    Neither the log's signature nor a witness's other one is looked at: whoever can forge Ed25519
+    can add, change or take away such lines and proves and spoils nothing.
+
+    Stops: everything that `verify_quorum` stops, also after Ed25519 is broken.
+
+    Args:
+        note: the checkpoint.
+        origin: name of the log.
+        quorum: that of the genesis's anchors.
+
+    Raises:
+        MalformedError, LimitError: it is not a checkpoint in canonical form.
+        VerificationError: it is of another log, a signature does not verify, or witnesses are
+            missing.
+        ValueError: the quorum's keys are not of ML-DSA-44.
+
+    Source: PROTOCOL [L-5], [L-10]; C2SP tlog-cosignature, ML-DSA-44 signed message.
+    """
+    _require_type(quorum.witnesses[0], KeyType.MLDSA44)
+    parsed = parse_note(note)
+    checkpoint = Checkpoint.parse(parsed.text)
+    if checkpoint.origin != origin:
+        raise VerificationError(f"checkpoint is of another origin than {origin}")
+    # SPEC [L-10]: an anchor is believed with the ML-DSA-44 cosignatures of its own quorum alone.
+    return _witnessed(note, parsed, checkpoint, quorum)
 
 
 def split_head(data: bytes, what: str) -> tuple[list[str], bytes]:
@@ -322,19 +339,55 @@ def _open(note: Note, log: VerifierKey) -> Checkpoint:
     return checkpoint
 
 
+def _witnessed(
+    note: bytes, parsed: Note, checkpoint: Checkpoint, quorum: Quorum
+) -> WitnessedCheckpoint:
+    seen = _cosignatures(parsed, quorum.witnesses)
+    # SPEC [L-5]: the sealed time is that of the quorum.
+    sealed_time = quorum.time_of({one.witness: one.time for one in seen})
+    if sealed_time is None:
+        raise VerificationError(
+            f"checkpoint has {len(seen)} cosignatures of pinned witnesses, expected a quorum,"
+            f" which takes at least {quorum.least}"
+        )
+    return WitnessedCheckpoint(
+        checkpoint=checkpoint,
+        cosignatures=seen,
+        sealed_time=sealed_time,
+        note_hash=note_hash(note),
+    )
+
+
 def _cosignatures(note: Note, witnesses: Sequence[VerifierKey]) -> tuple[Cosignature, ...]:
-    found: list[Cosignature] = []
-    for witness in witnesses:
+    found = (_cosignature(note, witness) for witness in witnesses)
+    return tuple(sorted(one for one in found if one is not None))
+
+
+def _cosignature(note: Note, witness: VerifierKey) -> Cosignature | None:
+    is_anchor = witness.type is KeyType.MLDSA44
+    if not is_anchor:
         _require_type(witness, KeyType.COSIGNATURE_V1)
-        line = note.line_by(witness)
-        if line is None:
-            continue
-        time = int.from_bytes(line.signature[:TIME_BYTES], "big")
-        if time > COSIGNED_TIME_MAX:
-            raise VerificationError(f"cosignature by {witness.name} is of an impossible time")
-        verify_ed25519(witness, _cosigned_message(note.text, time), line.signature[TIME_BYTES:])
-        found.append(Cosignature(time, witness.name))
-    return tuple(sorted(found))
+    line = note.line_by(witness)
+    if line is None:
+        return None
+    time = int.from_bytes(line.signature[:TIME_BYTES], "big")
+    signature = line.signature[TIME_BYTES:]
+    # A time of zero says of an anchor that the witness states no time; it must not date anything.
+    if not is_anchor <= time <= COSIGNED_TIME_MAX:
+        raise VerificationError(f"cosignature by {witness.name} is of an impossible time")
+    if is_anchor:
+        checkpoint = Checkpoint.parse(note.text)
+        _verify_anchored(witness, _anchored_message(checkpoint, witness.name, time), signature)
+    else:
+        verify_ed25519(witness, _cosigned_message(note.text, time), signature)
+    return Cosignature(time, witness.name)
+
+
+def _verify_anchored(key: VerifierKey, message: bytes, signature: bytes) -> None:
+    try:
+        verify_anchor_signature(key.public_key, message, signature)
+    except VerificationError as error:
+        raise VerificationError(f"cosignature by {key.name}: {error}") from error
 
 
 def _require_type(key: VerifierKey, expected: KeyType) -> None:
@@ -348,5 +401,32 @@ def _require_independent(log: VerifierKey, quorum: Quorum) -> None:
         raise ValueError("key of the log is among its witnesses")
 
 
+def _require_time(now: int) -> None:
+    if not 0 < now <= COSIGNED_TIME_MAX:
+        raise ValueError(f"time is {now}, expected 1 to {COSIGNED_TIME_MAX} seconds")
+
+
 def _cosigned_message(text: str, time: int) -> bytes:
     return f"cosignature/v1\ntime {time}\n{text}".encode()
+
+
+def _anchored_message(checkpoint: Checkpoint, name: str, time: int) -> bytes:
+    return b"".join(
+        (
+            _ANCHOR_LABEL,
+            _with_length(name),
+            time.to_bytes(TIME_BYTES, "big"),
+            _with_length(checkpoint.origin),
+            _ANCHOR_START.to_bytes(8, "big"),
+            checkpoint.size.to_bytes(8, "big"),
+            checkpoint.root,
+        )
+    )
+
+
+def _with_length(text: str) -> bytes:
+    data = text.encode()
+    try:
+        return len(data).to_bytes(1, "big") + data
+    except OverflowError as error:
+        raise ValueError(f"name is {len(data)} bytes, expected at most 255") from error

@@ -1,13 +1,14 @@
 """What the chains of a deployment rest on: its genesis and the roots of the founding States.
 
     root        a State's or organisation's custodians, and how many of them decide
-    genesis     log, relay and witness keys, quorum, and the roots of the founding States
+    genesis     witness policy, anchors, relay key, and the roots of the founding States
 
 What custodians, admins and devices state after that is in ``statements.py``.
 
 Rules:
 
 * [S-12] A genesis is signed by the threshold of each founding root.
+* [L-9] The quorum is that of the genesis's policy, which has one canonical form.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 from comity_protocol.encoding import parse, serialize
 from comity_protocol.errors import MalformedError, VerificationError
-from comity_protocol.fields import Fields, array_of, bytes_of, check_ascending, text_of
+from comity_protocol.fields import Fields, bytes_of, check_ascending
 from comity_protocol.identifiers import ID_BYTES, DeploymentId
 from comity_protocol.keys import (
     FAST_PUBLIC_BYTES,
@@ -27,11 +28,13 @@ from comity_protocol.keys import (
 from comity_protocol.leaves import statement_hash
 from comity_protocol.limits import (
     CUSTODIANS_MAX,
-    NAME_BYTES_MAX,
+    POLICY_BYTES_MAX,
     ROOTS_MAX,
     STATEMENT_BYTES_MAX,
-    WITNESSES_MAX,
 )
+from comity_protocol.policy import Policy, check_anchors
+from comity_protocol.quorum import Quorum
+from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_protocol.statements import (
     SignedStatement,
     check_type,
@@ -70,14 +73,34 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Genesis:
-    """The founding States' word on which log, relay and witnesses to believe."""
+    """The founding States' word on which log, relay and witnesses to believe.
 
-    origin: str
-    log_key: bytes
+    Attributes:
+        policy: The log, and the witnesses that cosign every checkpoint with Ed25519.
+        anchors: The same log and tree of witnesses with ML-DSA-44 keys; None when there are none.
+        relay_key: Fast public key by which the relay promises.
+        roots: Those of the founding States.
+    """
+
+    policy: Policy
+    anchors: Policy | None
     relay_key: bytes
-    witnesses: tuple[tuple[str, bytes], ...]
-    quorum: int
     roots: tuple[Root, ...]
+
+    @property
+    def origin(self) -> str:
+        """Name of the log."""
+        return self.policy.log.name
+
+    @property
+    def log(self) -> VerifierKey:
+        """Key of the log."""
+        return self.policy.log
+
+    @property
+    def quorum(self) -> Quorum:
+        """The witnesses that must have cosigned a checkpoint."""
+        return self.policy.quorum
 
     def serialize(self) -> bytes:
         """Give the bytes that the founding custodians sign."""
@@ -85,11 +108,9 @@ class Genesis:
             {
                 "v": 1,
                 "t": "genesis",
-                "origin": self.origin,
-                "log": self.log_key,
+                "policy": self.policy.serialize(),
+                "anchors": self.anchors.serialize() if self.anchors else "",
                 "relay": self.relay_key,
-                "witnesses": [[name, key] for name, key in self.witnesses],
-                "quorum": self.quorum,
                 "roots": [root.serialize() for root in self.roots],
             }
         )
@@ -129,38 +150,26 @@ def parse_genesis(payload: bytes) -> Genesis:
     Raises:
         MalformedError: It is not what ``Genesis.serialize`` gives.
     """
-    names = {"v", "t", "origin", "log", "relay", "witnesses", "quorum", "roots"}
+    names = {"v", "t", "policy", "anchors", "relay", "roots"}
     fields = Fields.of(parse(payload), "genesis", names)
     check_type(fields, "genesis")
-    witnesses = tuple(
-        (
-            text_of(name, "witness name", bytes_max=NAME_BYTES_MAX),
-            bytes_of(key, "witness key", length=FAST_PUBLIC_BYTES),
-        )
-        for name, key in (
-            array_of(item, "witness", low=2, high=2)
-            for item in fields.array("witnesses", low=1, high=WITNESSES_MAX)
-        )
-    )
+    # SPEC [L-9]: the quorum is that of the genesis's policy.
+    policy = Policy.parse(fields.prose("policy", bytes_max=POLICY_BYTES_MAX))
+    if policy.quorum.type is not KeyType.COSIGNATURE_V1:
+        raise MalformedError("genesis has a policy of ML-DSA-44 keys, expected them as anchors")
+    anchors_text = fields.prose("anchors", bytes_max=POLICY_BYTES_MAX)
+    anchors = Policy.parse(anchors_text) if anchors_text else None
+    if anchors is not None:
+        check_anchors(anchors, policy)
     roots = tuple(
         parse_root(bytes_of(item, "root", low=1, high=STATEMENT_BYTES_MAX))
         for item in fields.array("roots", low=1, high=ROOTS_MAX)
     )
-    _check_unique([name for name, _ in witnesses], "witness names")
-    _check_unique([key for _, key in witnesses], "witness keys")
     _check_unique([root.code for root in roots], "founding roots")
-    log_key = fields.bytes("log", length=FAST_PUBLIC_BYTES)
     relay_key = fields.bytes("relay", length=FAST_PUBLIC_BYTES)
-    # A log that is its own witness would need nobody else to rewrite its past.
-    _check_unique([log_key, relay_key, *(key for _, key in witnesses)], "keys of log and witnesses")
-    return Genesis(
-        origin=fields.text("origin", bytes_max=NAME_BYTES_MAX),
-        log_key=log_key,
-        relay_key=relay_key,
-        witnesses=witnesses,
-        quorum=fields.integer("quorum", low=1, high=len(witnesses)),
-        roots=roots,
-    )
+    keys = [policy.log.public_key, *(key.public_key for key in policy.quorum.witnesses)]
+    _check_unique([relay_key, *keys], "keys of relay, log and witnesses")
+    return Genesis(policy, anchors, relay_key, roots)
 
 
 def verify_genesis(signed: SignedStatement) -> Genesis:
@@ -178,8 +187,7 @@ def verify_genesis(signed: SignedStatement) -> Genesis:
     genesis = parse_genesis(signed.payload)
     if signed.boxes or signed.previous is not None:
         raise VerificationError("genesis comes with boxes, expected none")
-    for key in (genesis.log_key, genesis.relay_key, *(key for _, key in genesis.witnesses)):
-        check_fast_public(key)
+    check_fast_public(genesis.relay_key)
     for root in genesis.roots:
         for public in root.custodians:
             check_full_public(public)

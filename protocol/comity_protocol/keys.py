@@ -8,6 +8,7 @@ errors. No other module of the protocol calls a cryptographic library, but for `
     use                        algorithm                                              bytes added
     fast signature             Ed25519 (cores, receipts, promises)                    64
     full signature             LAMPS composite MLDSA65-Ed25519-SHA512 (statements)    3,373
+    anchor signature           ML-DSA-44 (witnesses, on one checkpoint a day)         2,420
     sealing to a public key    HPKE base, X-Wing, HKDF-SHA256, ChaCha20-Poly1305      1,136
     bulk, committing to a key  Cobblestone-256 (bodies, audit records, attachments)   72 and more
     small box                  XChaCha20-Poly1305 (epoch chain, own wraps, key store) 40
@@ -39,7 +40,12 @@ from typing import Final, Self, final
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hpke
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import (
+    MLDSA44PrivateKey,
+    MLDSA44PublicKey,
+    MLDSA65PrivateKey,
+    MLDSA65PublicKey,
+)
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -71,6 +77,9 @@ SALT_BYTES: Final = 16
 
 FAST_PUBLIC_BYTES: Final = 32
 FAST_SIGNATURE_BYTES: Final = 64
+
+ANCHOR_PUBLIC_BYTES: Final = 1_312
+ANCHOR_SIGNATURE_BYTES: Final = 2_420
 
 FULL_SEED_BYTES: Final = 64
 FULL_PUBLIC_BYTES: Final = 1_984
@@ -406,6 +415,69 @@ def _composite_message(label: bytes, message: bytes) -> bytes:
 @lru_cache(PUBLIC_KEYS_CACHED_MAX)
 def _mldsa_public(public: bytes) -> MLDSA65PublicKey:
     return MLDSA65PublicKey.from_public_bytes(public)
+
+
+# --- Anchor signature -------------------------------------------------------------------------
+
+
+@final
+class AnchorKey:
+    """A witness's ML-DSA-44 key, for checkpoints that are to outlast Ed25519.
+
+    C2SP fixes what it signs byte for byte, with a label of its own, so no context is put before it.
+
+    Attributes:
+        seed: The 32 secret bytes to keep.
+        public: The 1,312 bytes to publish.
+    """
+
+    __slots__ = ("_key", "public", "seed")
+
+    def __init__(self, seed: bytes) -> None:
+        """Rebuild the key from its seed; see ``from_seed``."""
+        _require(seed, KEY_BYTES, "anchor seed")
+        self.seed: Final = seed
+        self._key: Final = MLDSA44PrivateKey.from_seed_bytes(seed)
+        self.public: Final = self._key.public_key().public_bytes_raw()
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new random key."""
+        return cls(random_bytes(KEY_BYTES))
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> Self:
+        """Rebuild the key from its 32-byte seed.
+
+        Raises:
+            ValueError: The seed has another length.
+        """
+        return cls(seed)
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign the message as it stands; gives 2,420 bytes, other ones each time."""
+        return self._key.sign(message)
+
+    def __repr__(self) -> str:
+        """Show a digest of the public half only, because a repr ends in logs."""
+        return f"AnchorKey(digest={hashlib.sha256(self.public).hexdigest()[:16]})"
+
+
+def verify_anchor_signature(public: bytes, message: bytes, signature: bytes) -> None:
+    """Check a signature by an ``AnchorKey`` over the message as it stands.
+
+    Raises:
+        VerificationError: It is not by this key over this message.
+    """
+    if len(public) != ANCHOR_PUBLIC_BYTES or len(signature) != ANCHOR_SIGNATURE_BYTES:
+        raise VerificationError(
+            f"anchor signature has a key of {len(public)} and a signature of {len(signature)}"
+            " bytes, expected 1312 and 2420"
+        )
+    try:
+        MLDSA44PublicKey.from_public_bytes(public).verify(signature, message)
+    except InvalidSignature as error:
+        raise VerificationError("anchor signature does not verify") from error
 
 
 # --- Sealing to a public key ------------------------------------------------------------------

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from comity_protocol.checkpoint import (
-    Quorum,
     WitnessedCheckpoint,
     parse_hashes,
     split_head,
@@ -17,6 +16,7 @@ from comity_protocol.checkpoint import (
 )
 from comity_protocol.errors import MalformedError
 from comity_protocol.merkle import verify_inclusion
+from comity_protocol.quorum import Quorum
 from comity_protocol.signed_note import VerifierKey, decode_base64, encode_base64, parse_decimal
 
 PROOF_HEADER: Final = "c2sp.org/tlog-proof@v1"

@@ -27,11 +27,12 @@ from enum import IntEnum
 from hashlib import sha256
 from typing import Final
 
-from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign_PUBLICKEYBYTES
+from nacl.bindings import crypto_core_ed25519_is_valid_point
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from comity_protocol.errors import LimitError, MalformedError, VerificationError
+from comity_protocol.keys import ANCHOR_PUBLIC_BYTES, FAST_PUBLIC_BYTES
 from comity_protocol.limits import NOTE_BYTES_MAX, NOTE_SIGNATURES_MAX
 
 NUMBER_MAX: Final = 2**63 - 1
@@ -45,10 +46,16 @@ _DASH: Final = "\u2014 "
 
 
 class KeyType(IntEnum):
-    """The signature type byte of a key, of which Comity uses two."""
+    """The signature type byte of a key: a log's, a witness's, and a witness's for anchors."""
 
     ED25519 = 0x01
     COSIGNATURE_V1 = 0x04
+    MLDSA44 = 0x06
+
+    @property
+    def public_key_bytes(self) -> int:
+        """How long a public key of this type is."""
+        return ANCHOR_PUBLIC_BYTES if self is KeyType.MLDSA44 else FAST_PUBLIC_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class VerifierKey:
     Attributes:
         name: a key name without spaces and plus, by habit a URL without its scheme.
         type: how it signs.
-        public_key: 32 bytes, a valid point of Ed25519.
+        public_key: 32 bytes, a valid point of Ed25519; or 1,312 bytes of ML-DSA-44.
 
     Raises:
         ValueError: the name or the key cannot be one.
@@ -70,8 +77,10 @@ class VerifierKey:
 
     def __post_init__(self) -> None:
         require_key_name(self.name)
-        if len(self.public_key) != crypto_sign_PUBLICKEYBYTES:
-            raise ValueError(f"public key is {len(self.public_key)} bytes, expected 32")
+        if len(self.public_key) != (expected := self.type.public_key_bytes):
+            raise ValueError(f"public key is {len(self.public_key)} bytes, expected {expected}")
+        if self.type is KeyType.MLDSA44:
+            return
         if not crypto_core_ed25519_is_valid_point(self.public_key):
             raise ValueError("public key is of low order or not canonical")
 

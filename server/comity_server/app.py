@@ -7,7 +7,7 @@ starts it; ``running`` below does the same inside a program, for tests and for t
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -16,11 +16,9 @@ from aiohttp import ClientSession, web
 from nacl.signing import SigningKey
 
 from comity_protocol import wire
-from comity_protocol.checkpoint import Quorum
 from comity_protocol.genesis import Genesis
 from comity_protocol.keys import FastKey
 from comity_protocol.receipts import Promise, sign_promise
-from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_protocol.statements import SignedStatement
 from comity_server import middlewares, observe
 from comity_server.context import CONTEXT, Context
@@ -129,8 +127,7 @@ async def running(
     )
     await _install(store, genesis, relay_key, int(clock()))
     await members.refresh()
-    key = VerifierKey(founding.origin, KeyType.ED25519, founding.log_key)
-    log_ = Log(store, key)
+    log_ = Log(store, founding.log)
     context = Context(founding, genesis, settings, store, members, relay, log_, metrics, clock)
     state = SignerState(settings.signer_path, founding.origin)
     try:
@@ -140,8 +137,8 @@ async def running(
                 log=log_,
                 signer=Signer(state, store, log_key, founding.origin),
                 witnesses=_witnesses(founding, settings, session, metrics),
-                key=key,
-                quorum=_quorum(founding),
+                key=founding.log,
+                quorum=founding.quorum,
                 settings=settings,
                 metrics=metrics,
                 clock=clock,
@@ -209,21 +206,22 @@ async def _install(store: Store, genesis: SignedStatement, key: FastKey, at: int
 
 
 def _check_witnesses(genesis: Genesis, settings: Settings) -> None:
-    if len(settings.witnesses) < genesis.quorum:
+    count, least = len(_addresses(genesis, settings)), genesis.quorum.least
+    if count < least:
         raise SettingsError(
-            f"{len(settings.witnesses)} witnesses have an address and the genesis demands"
-            f" {genesis.quorum}; name the others with --witness"
+            f"{count} witnesses have an address and the genesis demands {least};"
+            " name the others with --witness"
         )
 
 
-def _quorum(genesis: Genesis) -> Quorum:
-    keys = (VerifierKey(name, KeyType.COSIGNATURE_V1, key) for name, key in genesis.witnesses)
-    return Quorum(genesis.quorum, tuple(keys))
+def _addresses(genesis: Genesis, settings: Settings) -> Collection[str]:
+    """Give the witnesses' addresses: those of the settings, or else those of the policy."""
+    return settings.witnesses or tuple(genesis.policy.urls.values())
 
 
 def _witnesses(
     genesis: Genesis, settings: Settings, session: ClientSession, metrics: Metrics
 ) -> Witnesses:
-    keys = _quorum(genesis).witnesses
-    seconds = settings.checkpoint_wait_seconds
-    return Witnesses([Witness(url, keys, session, metrics, seconds) for url in settings.witnesses])
+    keys, seconds = genesis.quorum.witnesses, settings.checkpoint_wait_seconds
+    urls = _addresses(genesis, settings)
+    return Witnesses([Witness(url, keys, session, metrics, seconds) for url in urls])

@@ -61,7 +61,7 @@ def check_keys(genesis: Genesis, log_key: SigningKey, relay_key: FastKey) -> Non
     Raises:
         SettingsError: One is not.
     """
-    if bytes(log_key.verify_key) != genesis.log_key:
+    if bytes(log_key.verify_key) != genesis.log.public_key:
         raise SettingsError("log key of this folder is not the one that the genesis names")
     if relay_key.public != genesis.relay_key:
         raise SettingsError("relay key of this folder is not the one that the genesis names")

@@ -41,7 +41,8 @@ class Settings:
         port: TCP port; 0 takes a free one.
         behind_proxy: Whether a proxy ends TLS before this process; needed to listen elsewhere than
             on the loopback address.
-        witnesses: Submission prefixes of the witnesses, http or https.
+        witnesses: Submission prefixes of the witnesses, http or https; empty for those that the
+            genesis's policy names.
         checkpoint_seconds: Shortest time between two checkpoints.
         heartbeat_seconds: Longest time between two, although nothing was added.
         poll_seconds: How often the database is asked what other processes have added.

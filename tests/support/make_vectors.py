@@ -22,7 +22,16 @@ from comity_protocol.envelope import Address, Sealed, Sender, Thread, audit_key,
 from comity_protocol.epochs import EpochSecret, NewEpoch, box_for, box_hash
 from comity_protocol.genesis import Genesis, Root
 from comity_protocol.identifiers import DeploymentId, DeskId, DeviceId, EnvelopeId, OfficerId
-from comity_protocol.keys import Context, FastKey, FullKey, SealKey, box_encrypt, derive, key_id
+from comity_protocol.keys import (
+    AnchorKey,
+    Context,
+    FastKey,
+    FullKey,
+    SealKey,
+    box_encrypt,
+    derive,
+    key_id,
+)
 from comity_protocol.leaves import (
     commit_counters,
     envelope_blind,
@@ -34,7 +43,10 @@ from comity_protocol.leaves import (
     tags_of_promise,
 )
 from comity_protocol.padding import pad_audit, pad_body
+from comity_protocol.policy import Policy as WitnessPolicy
+from comity_protocol.quorum import Quorum
 from comity_protocol.receipts import Promise, Receipt, Signed, sign_promise, sign_receipt
+from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_protocol.statements import (
     Authority,
     DeskStatement,
@@ -316,6 +328,13 @@ def make_receipts() -> None:
     )  # fmt: skip
 
 
+def witness_policy(type_: KeyType, public: bytes) -> WitnessPolicy:
+    """Give a policy with one witness, or its anchors."""
+    log_key = FastKey.from_seed(fixed("log", 32)).public
+    log = VerifierKey("comity.example/vectors", KeyType.ED25519, log_key)
+    return WitnessPolicy(log, Quorum(1, (VerifierKey("witness.example", type_, public),)))
+
+
 class Chain:
     """A small chain with fixed keys: one custodian, two admins, an officer."""
 
@@ -324,11 +343,9 @@ class Chain:
         self.custodian = FullKey.from_seed(fixed("custodian", 64))
         self.root = Root("XA", 1, (self.custodian.public,))
         genesis = Genesis(
-            "comity.example/vectors",
-            FastKey.from_seed(fixed("log", 32)).public,
+            witness_policy(KeyType.COSIGNATURE_V1, FastKey.from_seed(fixed("witness", 32)).public),
+            witness_policy(KeyType.MLDSA44, AnchorKey.from_seed(fixed("anchor", 32)).public),
             RELAY.public,
-            (("witness.example", FastKey.from_seed(fixed("witness", 32)).public),),
-            1,
             (self.root,),
         )
         self.genesis = sign_statement(genesis.serialize(), [self.custodian])

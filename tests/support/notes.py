@@ -4,9 +4,10 @@ from base64 import b64encode
 
 from nacl.signing import SigningKey
 
-from comity_protocol.checkpoint import Quorum, add_signatures, cosign, sign_checkpoint
+from comity_protocol.checkpoint import add_signatures, cosign, sign_checkpoint
 from comity_protocol.log_proof import LogProof
 from comity_protocol.merkle import Frontier, inclusion_proof, leaf_hash
+from comity_protocol.quorum import Quorum
 from comity_protocol.signed_note import KeyType, SignatureLine, VerifierKey
 
 ORIGIN = "relay.example/log"

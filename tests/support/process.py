@@ -18,7 +18,6 @@ from aiohttp.typedefs import Handler
 
 from comity_client.witness import make_witness_app, make_witness_runner
 from comity_client.witness_state import WitnessKey, WitnessState
-from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_protocol.witnessing import AddCheckpoint
 from support.world import World
 
@@ -153,7 +152,7 @@ async def watching_witness(
     """
     key = WitnessKey(name, world.witness_keys[name])
     state = WitnessState.create(folder / f"{name}.sqlite", key.verifier_key)
-    log = VerifierKey(world.genesis.origin, KeyType.ED25519, world.genesis.log_key)
+    log = world.genesis.log
     app = make_witness_app(state, key, lambda: int(clock()), [log])
 
     @web.middleware

@@ -27,7 +27,7 @@ from comity_protocol.merkle import (
     node_hash,
     verify_consistency,
 )
-from comity_protocol.signed_note import KeyType, VerifierKey
+from comity_protocol.signed_note import VerifierKey
 from support.load import Ledger
 from support.relay import Answer
 from support.world import Member, World
@@ -86,7 +86,7 @@ async def recount(ask: Ask, world: World, readers: Iterable[Member], ledger: Led
         await _read_receipts(found, ask, member)
     await _read_statements(found, ask, members[0])
     note = (await ask.ask("GET", "/checkpoint")).body
-    log = VerifierKey(world.genesis.origin, KeyType.ED25519, world.genesis.log_key)
+    log = world.genesis.log
     newest = open_checkpoint(note, log)
     entries = [entry async for entry in _entries(ask, newest.size)]
     _compare_leaves(found, entries)

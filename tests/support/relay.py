@@ -28,7 +28,6 @@ from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.envelope import Sealed
 from comity_protocol.identifiers import DeskId
 from comity_protocol.receipts import Signed
-from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_protocol.statements import Authority, Policy
 from comity_server.app import listening, running
 from comity_server.context import Context
@@ -242,7 +241,7 @@ async def witness(
         if memory.exists()
         else WitnessState.create(memory, key.verifier_key)
     )
-    log = VerifierKey(world.genesis.origin, KeyType.ED25519, world.genesis.log_key)
+    log = world.genesis.log
     runner = web.AppRunner(make_witness_app(state, key, lambda: int(clock()), [log]))
     await runner.setup()
     try:

@@ -28,8 +28,11 @@ from comity_protocol.envelope import (
 from comity_protocol.epochs import EpochSecret, NewEpoch, box_for, box_hash, new_epoch
 from comity_protocol.genesis import Genesis, Root
 from comity_protocol.identifiers import DeskId, DeviceId, EnvelopeId, ExchangeId, OfficerId
-from comity_protocol.keys import FastKey, FullKey, SealKey, key_id, random_bytes
+from comity_protocol.keys import AnchorKey, FastKey, FullKey, SealKey, key_id, random_bytes
+from comity_protocol.policy import Policy as WitnessPolicy
 from comity_protocol.profiles import PROFILES
+from comity_protocol.quorum import Quorum
+from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_protocol.statements import (
     Authority,
     DeskStatement,
@@ -100,41 +103,52 @@ class World:
 
     Attributes:
         statements: (leaf index, statement) in log order, the genesis first.
+        anchor_keys: Those of the same witnesses; empty without anchors.
     """
 
     parties: dict[str, Party]
     log_key: SigningKey
     relay_key: FastKey
     witness_keys: dict[str, SigningKey]
+    anchor_keys: dict[str, AnchorKey]
     directory: Directory
     statements: list[tuple[int, SignedStatement]]
     members: dict[DeviceId, Member] = field(default_factory=dict)
 
     @classmethod
     def found(
-        cls, codes: Sequence[str] = ("XA", "XB"), *, witnesses: int = 3, quorum: int = 2
+        cls,
+        codes: Sequence[str] = ("XA", "XB"),
+        *,
+        witnesses: int = 3,
+        quorum: int = 2,
+        has_anchors: bool = False,
     ) -> "World":
-        """Found a deployment."""
+        """Found a deployment; with ``has_anchors`` its witnesses have ML-DSA-44 keys too."""
         parties = {code: Party.new(code) for code in codes}
         log_key, relay_key = SigningKey.generate(), FastKey.generate()
         witness_keys = {
             f"witness{number}.example": SigningKey.generate() for number in range(witnesses)
         }
+        anchor_keys = {name: AnchorKey.generate() for name in witness_keys if has_anchors}
+        log = VerifierKey(ORIGIN, KeyType.ED25519, bytes(log_key.verify_key))
         genesis = Genesis(
-            origin=ORIGIN,
-            log_key=bytes(log_key.verify_key),
-            relay_key=relay_key.public,
-            witnesses=tuple(
-                (name, bytes(key.verify_key)) for name, key in sorted(witness_keys.items())
+            policy=WitnessPolicy(
+                log, Quorum(quorum, tuple(map(cosigning_key, witness_keys, witness_keys.values())))
             ),
-            quorum=quorum,
+            anchors=WitnessPolicy(
+                log, Quorum(quorum, tuple(map(anchoring_key, anchor_keys, anchor_keys.values())))
+            )
+            if has_anchors
+            else None,
+            relay_key=relay_key.public,
             roots=tuple(party.root for party in parties.values()),
         )
         signed = sign_statement(
             genesis.serialize(), [key for party in parties.values() for key in party.quorum]
         )
         directory = Directory.begin(signed, signed.hash)
-        return cls(parties, log_key, relay_key, witness_keys, directory, [(0, signed)])
+        return cls(parties, log_key, relay_key, witness_keys, anchor_keys, directory, [(0, signed)])
 
     @property
     def genesis(self) -> Genesis:
@@ -325,6 +339,16 @@ class World:
             envelope_id=envelope_id or EnvelopeId(random_bytes(16)),
             thread=thread,
         )
+
+
+def cosigning_key(name: str, key: SigningKey) -> VerifierKey:
+    """Give the public half of a witness's key."""
+    return VerifierKey(name, KeyType.COSIGNATURE_V1, bytes(key.verify_key))
+
+
+def anchoring_key(name: str, key: AnchorKey) -> VerifierKey:
+    """Give the public half of a witness's key for anchors."""
+    return VerifierKey(name, KeyType.MLDSA44, key.public)
 
 
 def lead(text: str = "a vehicle was seen at the border", **changes: object) -> Act:

@@ -1,6 +1,8 @@
 """What chains rest on: who may found a deployment, and what a genesis cannot be."""
 
+from base64 import b64encode
 from dataclasses import replace
+from hashlib import sha256
 from typing import Final
 
 import pytest
@@ -9,8 +11,11 @@ from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.errors import MalformedError, VerificationError
 from comity_protocol.genesis import Genesis, Root, parse_genesis, parse_root, verify_genesis
 from comity_protocol.identifiers import DeviceId
-from comity_protocol.keys import FullKey, key_id
+from comity_protocol.keys import AnchorKey, FastKey, FullKey, key_id
 from comity_protocol.leaves import statement_hash
+from comity_protocol.policy import Policy
+from comity_protocol.quorum import Quorum
+from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_protocol.statements import SignedStatement, parse_statement, sign_statement
 from support.world import World
 
@@ -19,9 +24,18 @@ LOW_ORDER = b"\x01" + bytes(31)
 
 CUSTODIANS: Final = tuple(sorted((bytes([number]) * 1984 for number in range(3)), key=key_id))
 ROOT: Final = Root("XA", 2, CUSTODIANS)
-GENESIS: Final = Genesis(
-    "comity.example", b"l" * 32, b"r" * 32, (("w1", b"1" * 32), ("w2", b"2" * 32)), 2, (ROOT,)
-)
+KEYS: Final = tuple(FastKey.from_seed(bytes([number]) * 32).public for number in range(4))
+LOG: Final = VerifierKey("comity.example", KeyType.ED25519, KEYS[0])
+ANCHORS: Final = tuple(AnchorKey.from_seed(bytes([number]) * 32).public for number in range(2))
+
+
+def _policy(*keys: bytes, type_: KeyType = KeyType.COSIGNATURE_V1, threshold: int = 2) -> Policy:
+    named = (VerifierKey(f"w{number}", type_, key) for number, key in enumerate(keys, start=1))
+    return Policy(LOG, Quorum(threshold, tuple(named)))
+
+
+POLICY: Final = _policy(KEYS[1], KEYS[2])
+GENESIS: Final = Genesis(POLICY, _policy(*ANCHORS, type_=KeyType.MLDSA44), KEYS[3], (ROOT,))
 
 
 @pytest.fixture
@@ -40,7 +54,10 @@ def _field(payload: bytes, name: str, value: Value) -> bytes:
 
 def test_a_genesis_and_its_roots_read_as_they_were_written() -> None:
     """[C-1]"""
+    without_anchors = replace(GENESIS, anchors=None)
+
     assert parse_genesis(GENESIS.serialize()) == GENESIS
+    assert parse_genesis(without_anchors.serialize()) == without_anchors
     assert parse_root(ROOT.serialize()) == ROOT
 
 
@@ -55,7 +72,9 @@ def test_a_root_has_one_form_whatever_the_order_of_its_custodians() -> None:
 def test_a_deployment_is_named_by_its_genesis() -> None:
     """[D-1]"""
     assert GENESIS.deployment == statement_hash(GENESIS.serialize())[:16]
-    assert replace(GENESIS, quorum=1).deployment != GENESIS.deployment
+    looser = replace(GENESIS, policy=_policy(KEYS[1], KEYS[2], threshold=1))
+    assert looser.deployment != GENESIS.deployment
+    assert replace(GENESIS, anchors=None).deployment != GENESIS.deployment
 
 
 def test_a_genesis_is_no_statement_of_a_chain() -> None:
@@ -86,37 +105,37 @@ def test_a_root_out_of_form_is_malformed(name: str, value: Value, message: str) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"quorum": 3}, "genesis, quorum is 3, expected 1 to 2"),
-        ({"quorum": 0}, "genesis, quorum is 0, expected 1 to 2"),
-        ({"witnesses": ()}, "genesis, witnesses has 0 items, expected 1 to 63"),
-        (
-            {"witnesses": (("w", b"1" * 32), ("w", b"2" * 32))},
-            "witness names are not each there once",
-        ),
-        (
-            {"witnesses": (("v", b"1" * 32), ("w", b"1" * 32))},
-            "witness keys are not each there once",
-        ),
-        (
-            {"log_key": b"1" * 32, "witnesses": (("v", b"1" * 32), ("w", b"2" * 32))},
-            "keys of log and witnesses are not each there once",
-        ),
-        (
-            {"relay_key": b"1" * 32, "log_key": b"1" * 32},
-            "keys of log and witnesses are not each there once",
-        ),
+        ({"relay_key": KEYS[0]}, "keys of relay, log and witnesses are not each there once"),
+        ({"relay_key": KEYS[2]}, "keys of relay, log and witnesses are not each there once"),
+        ({"relay_key": b""}, "genesis, relay has 0 bytes, expected 32"),
+        ({"policy": GENESIS.anchors}, "genesis has a policy of ML-DSA-44 keys"),
+        ({"anchors": POLICY}, "anchors have Ed25519 keys"),
         ({"roots": ()}, "genesis, roots has 0 items, expected 1 to 16"),
         ({"roots": (ROOT, ROOT)}, "founding roots are not each there once"),
-        ({"origin": "line\nline"}, r"genesis, origin has the character U\+000A"),
-        ({"log_key": b""}, "genesis, log has 0 bytes, expected 32"),
     ],
 )
 def test_a_genesis_out_of_form_is_malformed(changes: dict[str, object], message: str) -> None:
-    """[S-12] One witness under two names would be a quorum of itself."""
+    """[S-12] [L-9] [L-10]"""
     genesis = replace(GENESIS, **changes)  # type: ignore[arg-type]  # the test's own keywords
 
     with pytest.raises(MalformedError, match=message):
         parse_genesis(genesis.serialize())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "policy does not end in its quorum"),
+        (POLICY.serialize().replace("quorum quorum", "quorum none"), "on no earlier line"),
+        (POLICY.serialize().replace("\n", "\r\n"), r"has the character U\+000D"),
+        (POLICY.serialize() + " ", "not in its one canonical form"),
+        ("e\u0301", "is not in Unicode normal form C"),
+    ],
+)
+def test_a_genesis_with_a_policy_out_of_form_is_malformed(text: str, message: str) -> None:
+    """[L-9]"""
+    with pytest.raises(MalformedError, match=message):
+        parse_genesis(_field(GENESIS.serialize(), "policy", text))
 
 
 # --- Signatures: [S-12] -----------------------------------------------------------------------
@@ -127,8 +146,11 @@ def _genesis_of(world: World) -> Genesis:
 
 
 def _sign_genesis(world: World, genesis: Genesis, *codes: str) -> SignedStatement:
-    keys = [key for code in codes for key in world.parties[code].quorum]
-    return sign_statement(genesis.serialize(), keys)
+    return _sign_payload(world, genesis.serialize(), *codes)
+
+
+def _sign_payload(world: World, payload: bytes, *codes: str) -> SignedStatement:
+    return sign_statement(payload, [key for code in codes for key in world.parties[code].quorum])
 
 
 def test_a_genesis_signed_by_every_founding_state_is_accepted(world: World) -> None:
@@ -176,21 +198,29 @@ def test_a_custodian_in_two_founding_roots_is_refused(world: World) -> None:
 def test_a_genesis_with_a_low_order_key_is_refused(world: World, where: str) -> None:
     """[K-2]"""
     genesis = _genesis_of(world)
+    payload = genesis.serialize()
     match where:
-        case "log":
-            genesis = replace(genesis, log_key=LOW_ORDER)
+        case "log" | "witness":
+            strong = genesis.log if where == "log" else genesis.quorum.witnesses[0]
+            payload = _field(payload, "policy", _weakened(genesis.policy, strong))
         case "relay":
-            genesis = replace(genesis, relay_key=LOW_ORDER)
-        case "witness":
-            genesis = replace(genesis, witnesses=(("w.example", LOW_ORDER),), quorum=1)
+            payload = replace(genesis, relay_key=LOW_ORDER).serialize()
         case _:
             root = genesis.roots[0]
             weak = root.custodians[0][:1952] + LOW_ORDER
             roots = (replace(root, custodians=(weak, *root.custodians[1:])), genesis.roots[1])
-            genesis = replace(genesis, roots=roots)
+            payload = replace(genesis, roots=roots).serialize()
 
-    with pytest.raises(MalformedError, match="fast public key is of low order"):
-        verify_genesis(_sign_genesis(world, genesis, "XA", "XB"))
+    with pytest.raises(MalformedError, match="is of low order"):
+        verify_genesis(_sign_payload(world, payload, "XA", "XB"))
+
+
+def _weakened(policy: Policy, key: VerifierKey) -> str:
+    """Write a policy with another key in place of one, which no `VerifierKey` can hold."""
+    material = bytes([key.type]) + LOW_ORDER
+    key_id_ = sha256(f"{key.name}\n".encode() + material).digest()[:4]
+    weak = f"{key.name}+{key_id_.hex()}+{b64encode(material).decode()}"
+    return policy.serialize().replace(key.serialize(), weak)
 
 
 @pytest.mark.parametrize("extra", ["boxes", "previous"])

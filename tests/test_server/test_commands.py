@@ -17,7 +17,7 @@ from nacl.signing import SigningKey
 
 from comity_protocol.errors import VerificationError
 from comity_protocol.keys import FastKey
-from comity_protocol.signed_note import VerifierKey
+from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_protocol.statements import SignedStatement, sign_statement
 from comity_server import __main__, keyfiles, observe
 from comity_server.settings import Settings, SettingsError, load
@@ -168,7 +168,9 @@ def test_a_genesis_is_installed_once_its_signatures_and_keys_fit(tmp_path: Path)
     keyfiles.install_genesis(settings, file)
     assert keyfiles.read_genesis(settings) == signed
 
-    again = replace(world.genesis, quorum=1)
+    policy = world.genesis.policy
+    looser = replace(policy, quorum=replace(policy.quorum, threshold=1))
+    again = replace(world.genesis, policy=looser)
     keys = [key for party in world.parties.values() for key in party.quorum]
     newer = _write_genesis(tmp_path / "newer", sign_statement(again.serialize(), keys))
     with pytest.raises(SettingsError, match="a relay serves one deployment"):
@@ -265,10 +267,10 @@ async def _checkpoint(url: str) -> bytes:
 
 
 def _founded_with(world: World, origin: str, log_key: SigningKey, relay_key: FastKey) -> World:
+    log = VerifierKey(origin, KeyType.ED25519, bytes(log_key.verify_key))
     genesis = replace(
         world.genesis,
-        origin=origin,
-        log_key=bytes(log_key.verify_key),
+        policy=replace(world.genesis.policy, log=log),
         relay_key=relay_key.public,
     )
     keys = [key for party in world.parties.values() for key in party.quorum]

@@ -15,18 +15,12 @@ from comity_protocol.encoding import parse
 from comity_protocol.keys import Context, random_bytes
 from comity_protocol.leaves import CounterProof, envelope_leaf, statement_leaf
 from comity_protocol.merkle import leaf_hash, verify_inclusion
-from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_protocol.statements import SignedStatement, parse_signatures
 from comity_server.log import parse_tile_index, serialize_tile_index
 from comity_server.problems import Refused
 from comity_server.store import MAILBOX_BYTES_MAX
 from support.relay import Relay, Stand, relay, small_world, wait_until
 from support.world import Member, core_of
-
-
-def _log_key(stand: Relay) -> VerifierKey:
-    genesis = stand.world.genesis
-    return VerifierKey(genesis.origin, KeyType.ED25519, genesis.log_key)
 
 
 async def _counters(stand: Relay, member: Member, query: str = "") -> list[int]:
@@ -151,7 +145,7 @@ async def test_statements_are_served_with_proofs_and_give_the_same_directory(
     world = stand.relay.world
     answer = await stand.relay.as_device(stand.receiver, "GET", "/v1/statements")
     page = answer.value
-    checkpoint = open_checkpoint(page["note"], _log_key(stand.relay))
+    checkpoint = open_checkpoint(page["note"], stand.relay.world.genesis.log)
     directory = Directory.begin(world.statements[0][1], world.statements[0][1].hash)
     for ordinal, index, payload, signatures, proof in page["items"]:
         hashed = leaf_hash(statement_leaf(payload))
@@ -262,7 +256,7 @@ async def test_an_envelope_is_proven_to_be_in_the_log(stand: Stand) -> None:
     place = (await stand.relay.as_device(stand.sender, "GET", path)).value
     answer = await stand.relay.ask("GET", f"/v1/proof/{place['index']}")
     proof = answer.value
-    checkpoint = open_checkpoint(proof["note"], _log_key(stand.relay))
+    checkpoint = open_checkpoint(proof["note"], stand.relay.world.genesis.log)
 
     to = [entry.desk for entry in core_of(sealed).to]
     commitments = CounterProof.of(place["proof"]).commitments(
@@ -310,7 +304,7 @@ async def test_tiles_and_entries_give_the_checkpoint(tmp_path: Path) -> None:
 
         bundle = full.body + partial.body
         entries = [bundle[at + 2 : at + 67] for at in range(0, len(bundle), 67)]
-        checkpoint = open_checkpoint(note, _log_key(running))
+        checkpoint = open_checkpoint(note, running.world.genesis.log)
         assert bundle[:2] == (65).to_bytes(2, "big")
         assert b"".join(map(leaf_hash, entries)) == b"".join(level0)
         assert _root([leaf_hash(entry) for entry in entries]) == checkpoint.root
@@ -382,7 +376,7 @@ async def test_checkpoints_only_grow(stand: Stand) -> None:
         await stand.relay.send(stand.sender, stand.to)
         await stand.relay.seal()
         note = (await stand.relay.ask("GET", "/checkpoint")).body
-        sizes.append(open_checkpoint(note, _log_key(stand.relay)).size)
+        sizes.append(open_checkpoint(note, stand.relay.world.genesis.log).size)
 
     assert all(left < right for left, right in pairwise(sizes))
 

@@ -2,11 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from comity_client.cli.shell import FileError, Noun, Shell, read_file, write_new_file
 from comity_protocol.limits import STATEMENT_BYTES_MAX, WITNESSES_MAX
+
+if TYPE_CHECKING:
+    from comity_client.witness_file import WitnessFile
+    from comity_protocol.policy import Policy
+    from comity_protocol.signed_note import VerifierKey
 
 _RELAY_KEYS_BYTES_MAX = 4_096
 
@@ -36,11 +42,26 @@ def deployment() -> None:
     "--witness",
     "witnesses",
     multiple=True,
-    required=True,
-    metavar="VKEY",
-    help="Verifier key of a witness, name+id+key; repeat.",
+    metavar="WITNESS",
+    help="A witness's witness.json, or its verifier key name+id+key; repeat.",
 )
-@click.option("--quorum", type=click.IntRange(1, WITNESSES_MAX), required=True)
+@click.option(
+    "--quorum",
+    type=click.IntRange(1, WITNESSES_MAX),
+    help="How many of these witnesses must have cosigned.",
+)
+@click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Instead of witnesses and quorum: a C2SP tlog-policy, with groups.",
+)
+@click.option(
+    "--anchors",
+    "anchors_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --policy: the same with the witnesses' ML-DSA-44 keys.",
+)
 @click.pass_obj
 def new_deployment(
     shell: Shell,
@@ -48,20 +69,32 @@ def new_deployment(
     roots: tuple[Path, ...],
     relay_keys: Path,
     witnesses: tuple[str, ...],
-    quorum: int,
+    quorum: int | None,
+    policy_file: Path | None,
+    anchors_file: Path | None,
 ) -> None:
     """Write the genesis to FILE, for the custodians of every founding State to sign."""
     from comity_client.ceremonies import found
+    from comity_client.witness_file import flat_policies
     from comity_client.words import describe
     from comity_protocol.genesis import parse_root
 
-    origin, log_key, relay_key = _read_relay_keys(relay_keys)
+    log, relay_key = _read_relay_keys(relay_keys)
+    if policy_file is not None and not witnesses and quorum is None:
+        policy = _read_policy(policy_file)
+        anchors = None if anchors_file is None else _read_policy(anchors_file)
+    elif policy_file is None and anchors_file is None and witnesses and quorum is not None:
+        policy, anchors = flat_policies(log, [_witness(text) for text in witnesses], quorum)
+    else:
+        raise click.UsageError(
+            "name the witnesses with --witness and --quorum, or a file with --policy"
+        )
+    if policy.log != log:
+        raise click.UsageError(f"{policy_file} is a policy for another log than {relay_keys}")
     ceremony = found(
-        origin=origin,
-        log_key=log_key,
+        policy=policy,
+        anchors=anchors,
         relay_key=relay_key,
-        witnesses=[_witness(text) for text in witnesses],
-        quorum=quorum,
         roots=[parse_root(read_file(path, STATEMENT_BYTES_MAX)) for path in roots],
     )
     write_new_file(file, ceremony.serialize())
@@ -108,7 +141,7 @@ def link(shell: Shell, file: Path, relay: str) -> None:
 def show(shell: Shell, line: str | None) -> None:
     """Show the deployment that LINE names, or the profile's, as its relay serves it."""
     from comity_client.cli.relay import fetch_genesis, pinned
-    from comity_client.words import describe
+    from comity_client.words import describe, needed
 
     chosen = pinned(shell, line)
     signed, genesis = fetch_genesis(shell, chosen)
@@ -118,29 +151,45 @@ def show(shell: Shell, line: str | None) -> None:
             "link": chosen.serialize(),
             "deployment": genesis.deployment.hex(),
             "origin": genesis.origin,
-            "log_key": genesis.log_key.hex(),
+            "log_key": genesis.log.public_key.hex(),
             "relay_key": genesis.relay_key.hex(),
-            "witnesses": [{"name": name, "key": key.hex()} for name, key in genesis.witnesses],
-            "quorum": genesis.quorum,
+            "witnesses": [
+                {"name": key.name, "key": key.public_key.hex()} for key in genesis.quorum.witnesses
+            ],
+            "quorum": needed(genesis.quorum),
+            "policy": genesis.policy.serialize(),
+            "anchors": genesis.anchors.serialize() if genesis.anchors else None,
             "parties": [root.code for root in genesis.roots],
         },
         [chosen.serialize(), *describe(signed.payload)],
     )
 
 
-def _witness(text: str) -> tuple[str, bytes]:
-    from comity_protocol.signed_note import KeyType, VerifierKey
+def _witness(text: str) -> "WitnessFile":
+    """Read a witness's file, or take its verifier key."""
+    from comity_client.witness_file import WITNESS_FILE_BYTES_MAX, WitnessFile
 
-    key = VerifierKey.parse(text)
-    if key.type is not KeyType.COSIGNATURE_V1:
-        raise click.UsageError(f"{key.name} is a log's key, expected a witness's")
-    return key.name, key.public_key
+    if "+" in text and not Path(text).exists():
+        return WitnessFile.of({"verifier_key": text})
+    return WitnessFile.parse(read_file(Path(text), WITNESS_FILE_BYTES_MAX))
 
 
-def _read_relay_keys(path: Path) -> tuple[str, bytes, bytes]:
-    """Read origin, log key and relay key out of what the relay printed."""
+def _read_policy(path: Path) -> "Policy":
+    from comity_protocol.limits import POLICY_BYTES_MAX
+    from comity_protocol.policy import Policy
+
+    try:
+        return Policy.parse(read_file(path, POLICY_BYTES_MAX).decode())
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is not UTF-8, expected a tlog-policy") from error
+
+
+def _read_relay_keys(path: Path) -> "tuple[VerifierKey, bytes]":
+    """Read log key and relay key out of what the relay printed."""
+    from comity_protocol.signed_note import VerifierKey
+
     try:
         keys = json.loads(read_file(path, _RELAY_KEYS_BYTES_MAX))
-        return str(keys["origin"]), bytes.fromhex(keys["log"]), bytes.fromhex(keys["relay"])
-    except (ValueError, KeyError, TypeError) as error:
+        return VerifierKey.parse(keys["vkey"]), bytes.fromhex(keys["relay"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileError(f"{path} is not what `comity-relay keys` prints") from error

@@ -210,7 +210,7 @@ def _freshness(newest: "Newest", own: "Desk", now: int) -> Check:
 
 
 def _quorum(known: "Known", newest: "Newest") -> Check:
-    from comity_client.sync import quorum_of
+    from comity_client.words import needed
     from comity_protocol.checkpoint import cosignatures
     from comity_protocol.genesis import parse_genesis
     from comity_protocol.statements import SignedStatement
@@ -218,13 +218,13 @@ def _quorum(known: "Known", newest: "Newest") -> Check:
     signed = known.state.genesis()
     if signed is None:
         return Check("witnesses", Level.WARN, "no genesis yet", "run `comity sync`")
-    quorum = quorum_of(parse_genesis(SignedStatement.parse(signed).payload))
+    quorum = parse_genesis(SignedStatement.parse(signed).payload).quorum
     seen = {one.witness for one in cosignatures(newest.note, quorum.witnesses)}
     text = (
         f"{len(seen)} of {len(quorum.witnesses)} cosigned the newest checkpoint,"
-        f" {quorum.threshold} needed"
+        f" {needed(quorum)} needed"
     )
-    if len(seen) < quorum.threshold:
+    if not quorum.is_met(seen):
         todo = "do not send; tell the operator and your administrator"
         return Check("witnesses", Level.FAIL, text, todo, is_broken=True)
     if missing := sorted({key.name for key in quorum.witnesses} - seen):

@@ -31,6 +31,7 @@ from comity_client.local import (
     start_witnesses,
 )
 from comity_client.profile import Deployment, Profile, read_profile, write_profile
+from comity_client.witness_file import WitnessFile, flat_policies
 from comity_protocol.genesis import Root
 from comity_protocol.identifiers import DeskId
 from comity_protocol.keys import random_bytes
@@ -148,7 +149,7 @@ def _begin(shell: Shell, place: Place, count: int, stack: ExitStack) -> Deployme
         witnesses = start_witnesses(stack, place.folder, names, keys["vkey"])
     if is_new:
         with shell.step("founding the deployment"):
-            genesis = _found(shell, place, keys, [ready["verifier_key"] for ready in witnesses])
+            genesis = _found(shell, place, keys, [WitnessFile.of(ready) for ready in witnesses])
         write_private(place.folder / "genesis.signed", genesis.serialize())
         relay_once(place.relay, "init", "--genesis", str(place.folder / "genesis.signed"))
     port = 0 if is_new else _port(place)
@@ -192,7 +193,7 @@ def _deployment(place: Place) -> Deployment:
 
 
 def _found(
-    shell: Shell, place: Place, keys: dict[str, str], witnesses: list[str]
+    shell: Shell, place: Place, keys: dict[str, str], witnesses: list[WitnessFile]
 ) -> SignedStatement:
     """Make both States' roots and sign the genesis with their custodians."""
     roots: list[Root] = []
@@ -203,14 +204,10 @@ def _found(
         write_keys(place.key(code), key, passphrase, shell.key_store_cost())
         custodians.append(key)
         roots.append(new_root(code, 1, [key.full.public]))
-    parsed = [VerifierKey.parse(text) for text in witnesses]
+    log = VerifierKey.parse(keys["vkey"])
+    policy, anchors = flat_policies(log, witnesses, len(witnesses) // 2 + 1)
     ceremony = found(
-        origin=keys["origin"],
-        log_key=bytes.fromhex(keys["log"]),
-        relay_key=bytes.fromhex(keys["relay"]),
-        witnesses=[(key.name, key.public_key) for key in parsed],
-        quorum=len(parsed) // 2 + 1,
-        roots=roots,
+        policy=policy, anchors=anchors, relay_key=bytes.fromhex(keys["relay"]), roots=roots
     )
     for custodian in custodians:
         ceremony = ceremony.sign(custodian.full)

@@ -114,17 +114,17 @@ async def _place(shell: Shell, desk: "Desk", opened: "Opened") -> tuple[str, str
 
 def _witnesses(desk: "Desk") -> list[tuple[str, str]]:
     from comity_client.cli.online import moment
-    from comity_client.sync import log_key, quorum_of
+    from comity_client.words import needed
     from comity_protocol.checkpoint import verify_quorum
 
     genesis = desk.directory.genesis
-    found = verify_quorum(desk.newest.note, log_key(genesis), quorum_of(genesis))
+    found = verify_quorum(desk.newest.note, genesis.log, genesis.quorum)
     names = ", ".join(sorted(one.witness for one in found.cosignatures))
     return [
         ("genesis", f"deployment {genesis.deployment.hex()}, as pinned at enrolment"),
         (
             "witnesses",
-            f"{len(found.cosignatures)} cosigned the checkpoint, {genesis.quorum} needed:"
+            f"{len(found.cosignatures)} cosigned the checkpoint, {needed(genesis.quorum)} needed:"
             f" {names}; {moment(found.sealed_time)}",
         ),
     ]

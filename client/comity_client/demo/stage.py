@@ -17,6 +17,7 @@ from comity_client.keystore import Cost, CustodianKey, DeviceKeys
 from comity_client.local import relay_once, settle, start_relay, start_witnesses
 from comity_client.profile import Deployment, Profile
 from comity_client.transport import RelayClient
+from comity_client.witness_file import WitnessFile, flat_policies
 from comity_protocol.genesis import Genesis, parse_genesis
 from comity_protocol.identifiers import DeskId, OfficerId
 from comity_protocol.keys import random_bytes
@@ -100,13 +101,12 @@ def _found(
     witnesses: list[dict[str, str]],
     custodians: dict[str, tuple[CustodianKey, ...]],
 ) -> SignedStatement:
-    verifiers = [VerifierKey.parse(witness["verifier_key"]) for witness in witnesses]
+    log = VerifierKey.parse(keys["vkey"])
+    policy, anchors = flat_policies(log, [WitnessFile.of(one) for one in witnesses], QUORUM)
     ceremony = found(
-        origin=keys["origin"],
-        log_key=bytes.fromhex(keys["log"]),
+        policy=policy,
+        anchors=anchors,
         relay_key=bytes.fromhex(keys["relay"]),
-        witnesses=[(verifier.name, verifier.public_key) for verifier in verifiers],
-        quorum=QUORUM,
         roots=[
             new_root(code, _THRESHOLD, [key.full.public for key in keys_])
             for code, keys_ in custodians.items()
