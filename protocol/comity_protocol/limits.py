@@ -227,3 +227,24 @@ WITNESS_LOCK_SECONDS_MAX: Final = 5
 # Pairs of checkpoints kept as evidence, for each log and kind. One convicts a log; more only show
 # how far it went.
 WITNESS_EVIDENCE_MAX: Final = 1_000
+
+# Body of a witness's answer: a cosignature of 130 bytes, one of 3.3 kB for an anchor, or a tile.
+WITNESS_ANSWER_BYTES_MAX: Final = 65_536
+
+# Stamps that a witness gives to everybody together, on average and at once.
+WITNESS_STAMPS_PER_SECOND: Final = 20
+WITNESS_STAMPS_BURST: Final = 200
+
+# Seconds that a witness replays entries before it answers that it is not so far yet. It goes on
+# where it was when it is asked again.
+WITNESS_REPLAY_SECONDS_MAX: Final = 8
+
+# Seconds for either side of a link to prove itself, and requests that a link carries at once.
+WITNESS_LINK_SECONDS_MAX: Final = 10
+WITNESS_LINK_ASKS_MAX: Final = 8
+
+# Seconds that a witness waits before it opens a link again, after many failures.
+WITNESS_LINK_PAUSE_SECONDS_MAX: Final = 60
+
+# Statements that a mirror gives at once.
+MIRROR_STATEMENTS_MAX: Final = 100
