@@ -170,15 +170,13 @@ def verify_evidence(data: bytes, genesis: Genesis, entries: Iterable[bytes] = ()
     evidence = parse_evidence(data)
     if evidence.deployment != genesis.deployment:
         raise VerificationError("evidence is about another deployment than the one pinned")
-    match evidence:
-        case Fork():
-            verify_fork(evidence.first, evidence.second, genesis.log, evidence.proof)
-            return _say_fork(evidence, genesis)
-        case BrokenPromise():
-            witnessed = verify_broken_promise(
-                evidence.promise, genesis.relay_key, evidence.note, genesis, entries
-            )
-            return _say_broken(evidence, genesis, witnessed)
+    if isinstance(evidence, Fork):
+        verify_fork(evidence.first, evidence.second, genesis.log, evidence.proof)
+        return _say_fork(evidence, genesis)
+    witnessed = verify_broken_promise(
+        evidence.promise, genesis.relay_key, evidence.note, genesis, entries
+    )
+    return _say_broken(evidence, genesis, witnessed)
 
 
 def verify_fork(
