@@ -144,6 +144,7 @@ class Context(Enum):
     AUDIT_KEY = "audit-key"
     ACT_ID = "act-id"
     KEY_STORE = "key-store"
+    STATISTICS = "statistics"
 
     @property
     def label(self) -> bytes:
