@@ -81,9 +81,21 @@ def test_compose_gives_the_relay_settings_that_it_has_and_time_to_drain() -> Non
     assert float(relay["stop_grace_period"].rstrip("s")) > Settings().drain_seconds
 
 
+def test_the_signer_runs_apart_and_can_be_started() -> None:
+    program, *arguments = shlex.split(unit("comity-signer.service")["ExecStart"])
+    service = compose()["services"]["signer"]
+
+    for words in (arguments, service["command"]):
+        name, params = parse_relay(words)
+        assert (name, params["path"].name) == ("signer", "socket")
+    assert Path(program).name == "comity-relay"
+    assert unit("comity-signer.service")["User"] != unit("comity-relay.service")["User"]
+    assert service["network_mode"] == "none"
+
+
 @pytest.mark.parametrize("file", ["compose.yaml", "../docs/OPERATIONS.md"])
 def test_every_command_of_the_relay_that_is_shown_can_be_given(file: str) -> None:
-    shown = re.findall(r"(?:comity-relay|[^-]relay) ((?:keys|init|serve) --[^`>\n]*)", read(file))
+    shown = re.findall(r"(?:comity-relay|[^-]relay) ((?:keys|init|serve|signer) --[^`>\n]*)", read(file))
 
     assert len(shown) >= 2
     for line in shown:

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from aiohttp import ClientSession, web
@@ -30,7 +31,8 @@ from comity_server.metrics import Metrics
 from comity_server.publisher import Publisher
 from comity_server.relay import Relay
 from comity_server.settings import Settings, SettingsError
-from comity_server.signer import Signer, SignerState
+from comity_server.signer import LogSigner, Signer, SignerState
+from comity_server.signer_client import SignerClient, signer_session
 from comity_server.socket import get_socket
 from comity_server.statement_rows import genesis_row
 from comity_server.store import Store
@@ -93,7 +95,7 @@ async def running(
     settings: Settings,
     store: Store,
     genesis: SignedStatement,
-    log_key: SigningKey,
+    log_key: SigningKey | None,
     relay_key: FastKey,
     clock: Callable[[], float],
 ) -> AsyncIterator[Context]:
@@ -103,7 +105,7 @@ async def running(
         settings: How it is set up.
         store: Opened by the caller, who also closes it.
         genesis: The deployment's, as installed.
-        log_key: Secret key of the log.
+        log_key: Secret key of the log; None when the signer is a process of its own.
         relay_key: Secret key for promises.
         clock: Seconds since 1970 UTC.
 
@@ -129,26 +131,55 @@ async def running(
     await members.refresh()
     log_ = Log(store, founding.log)
     context = Context(founding, genesis, settings, store, members, relay, log_, metrics, clock)
-    state = SignerState(settings.signer_path, founding.origin)
+    async with (
+        ClientSession(auto_decompress=False) as session,
+        _signing(founding, settings, store, log_key, clock) as signer,
+    ):
+        publisher = Publisher(
+            relay=relay,
+            log=log_,
+            signer=signer,
+            witnesses=_witnesses(founding, settings, session, metrics),
+            key=founding.log,
+            quorum=founding.quorum,
+            settings=settings,
+            metrics=metrics,
+            clock=clock,
+        )
+        await publisher.show()
+        await relay.poll()
+        async with _background(relay.run(), publisher.run()):
+            yield context
+            await relay.drain(settings.drain_seconds)
+        await relay.close()
+
+
+@asynccontextmanager
+async def _signing(
+    genesis: Genesis,
+    settings: Settings,
+    store: Store,
+    log_key: SigningKey | None,
+    clock: Callable[[], float],
+) -> AsyncIterator[LogSigner]:
+    """Give the signer: behind its socket, or in this process when none is set."""
+    if settings.signer_socket:
+        path = Path(settings.signer_socket)
+        async with signer_session(path) as session:
+            yield SignerClient(path, session)
+        return
+    if log_key is None:
+        raise SettingsError("there is no log key here; set signer_socket, or bring the key back")
+    state = SignerState(settings.signer_path, genesis.origin)
     try:
-        async with ClientSession(auto_decompress=False) as session:
-            publisher = Publisher(
-                relay=relay,
-                log=log_,
-                signer=Signer(state, store, log_key, founding.origin),
-                witnesses=_witnesses(founding, settings, session, metrics),
-                key=founding.log,
-                quorum=founding.quorum,
-                settings=settings,
-                metrics=metrics,
-                clock=clock,
-            )
-            await publisher.show()
-            await relay.poll()
-            async with _background(relay.run(), publisher.run()):
-                yield context
-                await relay.drain(settings.drain_seconds)
-            await relay.close()
+        yield Signer(
+            state,
+            store,
+            log_key,
+            origin=genesis.origin,
+            quorum=genesis.quorum,
+            clock=clock,
+        )
     finally:
         state.close()
 

@@ -13,7 +13,14 @@ from typing import Final
 
 import click
 
-from comity_server.keyfiles import create_keys, install_genesis, read_genesis, read_keys
+from comity_server.keyfiles import (
+    check_keys,
+    create_keys,
+    install_genesis,
+    read_genesis,
+    read_log_key,
+    read_relay_key,
+)
 from comity_server.settings import Settings, load
 
 Clock = Callable[[], float]
@@ -67,6 +74,8 @@ def init(genesis: Path, file: Path | None, **options: object) -> None:
 @_SETTINGS
 @click.option("--database", help="sqlite:///path or postgresql+asyncpg://user@host/name.")
 @click.option("--signer", help="File of the signer's own state, on other storage.")
+@click.option("--signer-socket", help="Socket of a signer that is a process of its own.")
+@click.option("--mirror", "mirrors", multiple=True, help="Address of a mirror of the log; repeat.")
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port; 0 takes a free one.")
 @click.option("--behind-proxy/--no-proxy", default=None, help="A proxy before this ends TLS.")
@@ -86,11 +95,10 @@ async def _serve(settings: Settings, clock: Clock) -> None:
     from comity_server.app import listening, running
     from comity_server.stores import open_store
 
-    log_key, relay_key = read_keys(settings)
+    log_key = None if settings.signer_socket else read_log_key(settings)
+    relay_key = read_relay_key(settings)
     genesis = read_genesis(settings)
-    stop = asyncio.Event()
-    for wanted in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(wanted, stop.set)
+    stop = _stopping()
     store = open_store(settings.database_url)
     await store.open()
     try:
@@ -110,6 +118,57 @@ async def _serve(settings: Settings, clock: Clock) -> None:
             await stop.wait()
     finally:
         await store.close()
+
+
+@command.command("signer")
+@_DATA
+@_SETTINGS
+@click.option(
+    "--socket",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Unix socket at which the relay asks.",
+)
+@click.option("--database", help="sqlite:///path or postgresql+asyncpg://user@host/name.")
+@click.option("--signer", help="File of the signer's own state, on other storage.")
+@click.pass_obj
+def sign(clock: Clock, /, path: Path, file: Path | None, **options: object) -> None:
+    """Hold the log's key, and sign what continues the log, until SIGTERM or SIGINT."""
+    from comity_server import observe
+
+    observe.configure()
+    asyncio.run(_sign(load(file=file, arguments=options), path, clock))
+
+
+async def _sign(settings: Settings, path: Path, clock: Clock) -> None:
+    from comity_protocol.genesis import verify_genesis
+    from comity_server.signer import Signer, SignerState
+    from comity_server.signer_process import answering
+    from comity_server.stores import open_store
+
+    key, genesis = read_log_key(settings), verify_genesis(read_genesis(settings))
+    check_keys(genesis, key, None)
+    stop = _stopping()
+    state = SignerState(settings.signer_path, genesis.origin)
+    # Not opened: that would create tables. The signer only reads.
+    store = open_store(settings.database_url)
+    signer = Signer(state, store, key, origin=genesis.origin, quorum=genesis.quorum, clock=clock)
+    try:
+        async with answering(signer, path):
+            _print({"socket": str(path)})
+            await stop.wait()
+    finally:
+        state.close()
+        await store.close()
+
+
+def _stopping() -> asyncio.Event:
+    """Give an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(wanted, stop.set)
+    return stop
 
 
 def _spare_garbage_collector() -> None:

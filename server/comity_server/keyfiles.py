@@ -43,27 +43,34 @@ def create_keys(settings: Settings, origin: str) -> dict[str, str]:
     }
 
 
-def read_keys(settings: Settings) -> tuple[SigningKey, FastKey]:
-    """Read both keys.
+def read_log_key(settings: Settings) -> SigningKey:
+    """Read the log's key, which only the signer needs.
 
     Raises:
-        SettingsError: A file is missing, of another length, or readable by others.
+        SettingsError: The file is missing, of another length, or readable by others.
     """
-    return (
-        SigningKey(_read_secret(settings.log_key_path)),
-        FastKey(_read_secret(settings.relay_key_path)),
-    )
+    return SigningKey(_read_secret(settings.log_key_path))
 
 
-def check_keys(genesis: Genesis, log_key: SigningKey, relay_key: FastKey) -> None:
+def read_relay_key(settings: Settings) -> FastKey:
+    """Read the relay's key, likewise."""
+    return FastKey(_read_secret(settings.relay_key_path))
+
+
+def check_keys(genesis: Genesis, log_key: SigningKey | None, relay_key: FastKey | None) -> None:
     """Check that the keys here are those that the founding States named.
+
+    Args:
+        genesis: Of the deployment.
+        log_key: None where the signer is elsewhere.
+        relay_key: None where only the signer is.
 
     Raises:
         SettingsError: One is not.
     """
-    if bytes(log_key.verify_key) != genesis.log.public_key:
+    if log_key is not None and bytes(log_key.verify_key) != genesis.log.public_key:
         raise SettingsError("log key of this folder is not the one that the genesis names")
-    if relay_key.public != genesis.relay_key:
+    if relay_key is not None and relay_key.public != genesis.relay_key:
         raise SettingsError("relay key of this folder is not the one that the genesis names")
 
 
@@ -76,7 +83,12 @@ def install_genesis(settings: Settings, file: Path) -> Genesis:
     """
     signed = _read_genesis(file)
     genesis = verify_genesis(signed)
-    check_keys(genesis, *read_keys(settings))
+    has_log, has_relay = settings.log_key_path.exists(), settings.relay_key_path.exists()
+    # The signer's folder has only the log's key, and that of a relay with such a signer only its
+    # own. Where neither is, the relay's is missed by name.
+    log_key = read_log_key(settings) if has_log else None
+    relay_key = read_relay_key(settings) if has_relay or not has_log else None
+    check_keys(genesis, log_key, relay_key)
     installed = settings.genesis_path
     if installed.exists() and _read_genesis(installed).hash != signed.hash:
         raise SettingsError(f"{installed} is another genesis; a relay serves one deployment")

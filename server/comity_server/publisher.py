@@ -4,18 +4,24 @@ When nothing was added the last head is cosigned again, as a heartbeat: an outag
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
-from comity_protocol.checkpoint import Quorum, add_signatures, note_hash, verify_quorum
+from comity_protocol.checkpoint import (
+    add_signatures,
+    note_hash,
+    open_checkpoint,
+    verify_quorum,
+)
 from comity_protocol.errors import ComityError
+from comity_protocol.quorum import Quorum
 from comity_protocol.signed_note import VerifierKey
 from comity_server import observe
 from comity_server.log import Log
 from comity_server.metrics import Metrics
 from comity_server.relay import Relay
 from comity_server.settings import Settings
-from comity_server.signer import Signer, SignerError
+from comity_server.signer import LogSigner, SignerError, SignerNotClearedError
 from comity_server.witnesses import Witnesses
 
 BACKOFF_SECONDS_MAX: Final = 30.0
@@ -29,7 +35,7 @@ class Publisher:
         *,
         relay: Relay,
         log: Log,
-        signer: Signer,
+        signer: LogSigner,
         witnesses: Witnesses,
         key: VerifierKey,
         quorum: Quorum,
@@ -74,11 +80,9 @@ class Publisher:
             SignerError: The signer refuses.
             ComityError: There is no quorum; nothing is published.
         """
-        if not self._signer.is_cleared:
-            await self._clear()
-        size, note = await self._signer.sign()
+        size, note = await self._sign()
         lines = await self._witnesses.cosign(
-            note, size, self._log.consistency, quorum=self._quorum.threshold
+            note, size, self._log.consistency, is_enough=self._quorum.is_met
         )
         witnessed = add_signatures(note, lines)
         # What is published is checked exactly as a client will check it.
@@ -97,10 +101,36 @@ class Publisher:
             self._metrics.checkpoint_at.set(newest.at)
             observe.event("checkpoint-published", size=newest.size, hash=newest.note_hash.hex())
 
+    async def _sign(self) -> tuple[int, bytes]:
+        try:
+            return await self._signer.sign()
+        except SignerNotClearedError:
+            await self._clear()
+            return await self._signer.sign()
+
     async def _clear(self) -> None:
-        sizes = await self._witnesses.ask(await self._signer.probe())
-        threshold, count = self._quorum.threshold, len(self._quorum.witnesses)
-        await self._signer.clear(sizes, answers_min=count - threshold + 1)
+        """Show the signer what the witnesses know: a checkpoint that they cosign at this moment.
+
+        It is the one of the signer's memory, or a newer one that is published when that memory is
+        lost or older.
+        """
+        note = await self._signer.probe()
+        sizes = await self._witnesses.ask(note)
+        newest = await self._relay.store.newest_checkpoint()
+        if newest is not None and newest.size > open_checkpoint(note, self._key).size:
+            note = newest.note
+        lines = await self._witnesses.cosign(
+            note,
+            open_checkpoint(note, self._key).size,
+            self._log.consistency,
+            is_enough=self._leaves_no_quorum,
+        )
+        await self._signer.clear(add_signatures(note, lines), sizes)
+
+    def _leaves_no_quorum(self, names: Collection[str]) -> bool:
+        """Whether all the other witnesses together are no quorum."""
+        others = {key.name for key in self._quorum.witnesses} - set(names)
+        return not self._quorum.is_met(others)
 
     async def _wait_for_work(self) -> None:
         """Wait until the log grew or the heartbeat is due.

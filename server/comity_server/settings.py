@@ -37,6 +37,13 @@ class Settings:
         database: Address of the database; empty for ``relay.sqlite`` in ``data``.
         signer: File of the signer's own state; empty for ``signer.sqlite`` in ``data``. It belongs
             on other storage than the database, so that restoring one does not restore the other.
+        signer_socket: Unix socket of a signer that is a process of its own; empty for one in this
+            process.
+        mirrors: Addresses of mirrors of the log, http or https, from which a restored database is
+            refilled; the witnesses are asked too.
+        repair_seconds: How long after a restore the members are waited for to send again.
+        tombstones: File of what was erased; empty for ``tombstones.sqlite`` beside the signer's. It
+            belongs on other storage than the database too.
         host: Address to listen on.
         port: TCP port; 0 takes a free one.
         behind_proxy: Whether a proxy ends TLS before this process; needed to listen elsewhere than
@@ -59,11 +66,17 @@ class Settings:
         waiting_requests: Long polls that may wait at once.
         drain_seconds: How long a stopping relay waits for what it has begun.
         checkpoint_wait_seconds: How long one witness may take to answer.
+        retention_seconds: How often copies are looked for that are older than a policy allows.
+        statistics_days: Days for which auditors' copies are kept.
     """
 
     data: Path = Path("comity-relay")
     database: str = ""
     signer: str = ""
+    tombstones: str = ""
+    signer_socket: str = ""
+    mirrors: tuple[str, ...] = ()
+    repair_seconds: float = 3_600.0
     host: str = "127.0.0.1"
     port: int = 8440
     behind_proxy: bool = False
@@ -84,6 +97,8 @@ class Settings:
     waiting_requests: int = 4_096
     drain_seconds: float = 20.0
     checkpoint_wait_seconds: float = 10.0
+    retention_seconds: float = 3_600.0
+    statistics_days: int = 3_650
 
     def __post_init__(self) -> None:
         """Refuse what cannot work or would be unsafe.
@@ -102,9 +117,10 @@ class Settings:
                 f"host {self.host} can be reached from outside and this process speaks no TLS;"
                 " put a proxy that ends TLS before it and set behind_proxy, or listen on 127.0.0.1"
             )
-        for url in self.witnesses:
-            if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
-                raise SettingsError(f"witness {url} is not an http or https address")
+        for name, urls in (("witness", self.witnesses), ("mirror", self.mirrors)):
+            for url in urls:
+                if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
+                    raise SettingsError(f"{name} {url} is not an http or https address")
         if len(set(self.witnesses)) != len(self.witnesses):
             raise SettingsError("one witness is there twice; name each witness once")
         if self.heartbeat_seconds < self.checkpoint_seconds:
@@ -113,6 +129,11 @@ class Settings:
         # meet a signer that remembers more.
         if self.database_url == f"sqlite:///{self.signer_path}":
             raise SettingsError("signer and database are one file; give the signer its own")
+        # The same holds for what tells the restored database what it must not have any more.
+        if self.database_url == f"sqlite:///{self.tombstones_path}":
+            raise SettingsError("tombstones and database are one file; give tombstones their own")
+        if self.signer_path == self.tombstones_path:
+            raise SettingsError("tombstones and signer are one file; give each its own")
 
     @property
     def database_url(self) -> str:
@@ -123,6 +144,13 @@ class Settings:
     def signer_path(self) -> Path:
         """File of the signer's own state."""
         return Path(self.signer) if self.signer else self.data / "signer.sqlite"
+
+    @property
+    def tombstones_path(self) -> Path:
+        """File of what was erased."""
+        if self.tombstones:
+            return Path(self.tombstones)
+        return self.signer_path.with_name("tombstones.sqlite")
 
     @property
     def log_key_path(self) -> Path:

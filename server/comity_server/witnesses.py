@@ -6,7 +6,7 @@ its own cosignature. When the quorum is there, the others get a moment more.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
@@ -141,9 +141,22 @@ class Witnesses:
         return [size for size in answers if size is not None]
 
     async def cosign(
-        self, note: bytes, size: int, consistency: Consistency, *, quorum: int
+        self,
+        note: bytes,
+        size: int,
+        consistency: Consistency,
+        *,
+        is_enough: Callable[[Collection[str]], bool],
     ) -> list[SignatureLine]:
-        """Ask all to cosign; give the lines of those who did, at most one a witness."""
+        """Ask all to cosign; give the lines of those who did, at most one a witness.
+
+        Args:
+            note: With the log's signature.
+            size: Of the note.
+            consistency: Proves what a witness asks for.
+            is_enough: Whether the witnesses of these names are so many that the others are waited
+                for no more than a moment.
+        """
         lines: dict[tuple[str, bytes], SignatureLine] = {}
         tasks = {
             asyncio.create_task(witness.cosign(note, size, consistency))
@@ -163,7 +176,7 @@ class Witnesses:
                         lines[line.name, line.key_id] = line
                 if not done:
                     break
-                if len(lines) >= quorum and deadline is None:
+                if deadline is None and is_enough({name for name, _ in lines}):
                     deadline = loop.time() + GRACE_SECONDS
         finally:
             # All of them: two may have failed at once, as when the store is gone.

@@ -37,7 +37,7 @@ from support.load import AgainError, Ledger, Line, insist_on_statement
 from support.postgres import PostgresServer
 from support.process import RelayProcess, watching_witness
 from support.recount import recount
-from support.relay import wait_until
+from support.relay import Clock, wait_until
 from support.world import Member, World, lead
 
 ACKNOWLEDGEMENTS = 30
@@ -80,7 +80,7 @@ async def running(
     async with AsyncExitStack() as stack:
         urls = [
             await stack.enter_async_context(
-                watching_witness(folder, name, world, ledger.notes, lambda: 1_800_000_000)
+                watching_witness(folder, name, world, ledger.notes, Clock())
             )
             for name in sorted(world.witness_keys)
         ]

@@ -102,7 +102,7 @@ def test_choices_are_read_from_the_environment() -> None:
 def test_keys_are_drawn_once_and_only_their_owner_may_read_them(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path / "data")
     public = keyfiles.create_keys(settings, "relay.example/log")
-    log_key, relay_key = keyfiles.read_keys(settings)
+    log_key, relay_key = keyfiles.read_log_key(settings), keyfiles.read_relay_key(settings)
 
     assert VerifierKey.parse(public["vkey"]).public_key == bytes(log_key.verify_key)
     assert public["relay"] == relay_key.public.hex()
@@ -117,15 +117,15 @@ def test_keys_that_others_may_read_are_refused(tmp_path: Path) -> None:
     keyfiles.create_keys(settings, "relay.example/log")
     settings.log_key_path.chmod(0o640)
     with pytest.raises(SettingsError, match="can be read by others; run chmod 600"):
-        keyfiles.read_keys(settings)
+        keyfiles.read_log_key(settings)
 
     settings.log_key_path.chmod(0o600)
     settings.log_key_path.write_bytes(b"short")
     with pytest.raises(SettingsError, match="has 5 bytes, expected 32"):
-        keyfiles.read_keys(settings)
+        keyfiles.read_log_key(settings)
     settings.log_key_path.unlink()
     with pytest.raises(SettingsError, match="run comity-relay keys first"):
-        keyfiles.read_keys(settings)
+        keyfiles.read_log_key(settings)
 
 
 def test_an_origin_that_is_no_name_is_refused(tmp_path: Path) -> None:

@@ -1,27 +1,39 @@
-"""The signer trusts nobody: [G-1], [G-2], [G-3], [G-4], and the checkpoints it leads to."""
+"""The signer trusts nobody: [G-1] to [G-5], and the checkpoints it leads to."""
 
-import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from nacl.signing import SigningKey
 
-from comity_protocol.checkpoint import Quorum, open_checkpoint, verify_quorum
+from comity_protocol.checkpoint import (
+    add_signatures,
+    cosign,
+    open_checkpoint,
+    sign_checkpoint,
+    verify_quorum,
+)
 from comity_protocol.keys import FastKey
 from comity_protocol.merkle import Frontier, leaf_hash
 from comity_protocol.receipts import Promise, sign_promise
-from comity_protocol.signed_note import KeyType, VerifierKey
 from comity_server.settings import SettingsError
-from comity_server.signer import Signer, SignerError, SignerState
+from comity_server.signer import (
+    FRESH_SECONDS,
+    KEPT_ENTRIES,
+    Entries,
+    Signer,
+    SignerError,
+    SignerNotClearedError,
+    SignerState,
+)
 from comity_server.statement_rows import genesis_row, statement_row
 from comity_server.store import Head, Store
 from comity_server.witnesses import Witnesses
 from support.relay import Clock, opened, relay, small_world, wait_until
 from support.world import ORIGIN, World
 
-KEY = SigningKey.generate()
-LOG = VerifierKey(ORIGIN, KeyType.ED25519, bytes(KEY.verify_key))
+NOW = 1_800_000_000
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +62,26 @@ async def _state(store: Store, world: World, count: int) -> None:
         await store.accept_statement(row, expected_ordinal=ordinal)
 
 
-async def _signer(path: Path, store: Store, *, knows: Sequence[int] = (0,)) -> Signer:
-    signer = Signer(SignerState(path, ORIGIN), store, KEY, ORIGIN)
-    await signer.clear(knows, answers_min=1)
+def make_signer(path: Path, store: Entries, world: World) -> Signer:
+    return Signer(
+        SignerState(path, ORIGIN),
+        store,
+        world.log_key,
+        origin=ORIGIN,
+        quorum=world.genesis.quorum,
+        clock=lambda: NOW,
+    )
+
+
+def shown(world: World, note: bytes, *, witnesses: int = 3, at: int = NOW) -> bytes:
+    """A note as witnesses of the world cosign it."""
+    keys = sorted(world.witness_keys.items())[:witnesses]
+    return add_signatures(note, [cosign(note, name, key, at) for name, key in keys])
+
+
+async def cleared(path: Path, store: Entries, world: World) -> Signer:
+    signer = make_signer(path, store, world)
+    await signer.clear(shown(world, await signer.probe()), [0])
     return signer
 
 
@@ -66,9 +95,6 @@ class Altered:
         self._head = head
         self._leaves = leaves or {}
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
     async def head(self) -> Head:
         return self._head or await self._store.head()
 
@@ -81,11 +107,11 @@ async def test_the_signer_signs_what_the_leaves_give(
     tmp_path: Path, store: Store, world: World
 ) -> None:
     await _state(store, world, 4)
-    signer = await _signer(tmp_path / "signer", store)
+    signer = await cleared(tmp_path / "signer", store, world)
     size, note = await signer.sign()
 
     expected = Frontier().extend([leaf_hash(leaf) for leaf in await store.leaves(0, 4)])
-    checkpoint = open_checkpoint(note, LOG)
+    checkpoint = open_checkpoint(note, world.genesis.log)
     assert (size, checkpoint.size, checkpoint.root) == (4, 4, expected.root)
 
 
@@ -96,7 +122,7 @@ async def test_the_signer_signs_nothing_when_a_leaf_was_changed(
     await _state(store, world, 4)
     (leaf,) = await store.leaves(2, 1)
     flipped = Altered(store, leaves={2: leaf[:-1] + bytes([leaf[-1] ^ 1])})
-    signer = await _signer(tmp_path / "signer", flipped)  # type: ignore[arg-type]  # only what the signer uses
+    signer = await cleared(tmp_path / "signer", flipped, world)
 
     with pytest.raises(SignerError, match="do not give its root at 4"):
         await signer.sign()
@@ -110,7 +136,7 @@ async def test_the_signer_signs_nothing_when_leaves_are_missing(
     await _state(store, world, 4)
     head = await store.head()
     longer = Altered(store, head=Head(9, head.root, head.frontier, 9, head.incarnation))
-    signer = await _signer(tmp_path / "signer", longer)  # type: ignore[arg-type]  # only what the signer uses
+    signer = await cleared(tmp_path / "signer", longer, world)
 
     with pytest.raises(SignerError, match="lacks leaves below 9"):
         await signer.sign()
@@ -121,10 +147,10 @@ async def test_the_signers_memory_is_written_before_it_signs(
 ) -> None:
     """[G-2] When the memory cannot be written, no signature exists."""
     await _state(store, world, 4)
-    signer = await _signer(tmp_path / "signer", store)
+    signer = await cleared(tmp_path / "signer", store, world)
     signed: list[int] = []
 
-    def fail(_self: SignerState, _old: Frontier, _new: Frontier) -> None:
+    def fail(_self: SignerState, *_: object) -> None:
         assert signed == []
         raise SignerError("disk is full")
 
@@ -169,10 +195,10 @@ async def test_the_signer_never_signs_a_smaller_size(
 ) -> None:
     """[G-3] A database that was restored from a backup."""
     await _state(store, world, 5)
-    await (await _signer(tmp_path / "signer", store)).sign()
+    await (await cleared(tmp_path / "signer", store, world)).sign()
     async with opened(f"sqlite:///{tmp_path / 'backup.sqlite'}") as backup:
         await _state(backup, world, 3)
-        signer = await _signer(tmp_path / "signer", backup)
+        signer = await cleared(tmp_path / "signer", backup, world)
 
         with pytest.raises(SignerError, match="has 3 leaves and 5 were signed"):
             await signer.sign()
@@ -183,13 +209,13 @@ async def test_the_signer_never_signs_another_root_for_a_size(
 ) -> None:
     """[G-3] A database with another past of the same length, and one that grew from it."""
     await _state(store, world, 5)
-    await (await _signer(tmp_path / "signer", store)).sign()
+    await (await cleared(tmp_path / "signer", store, world)).sign()
     other = World.found()
     other.create_desk("XA")
     other.create_desk("XB")
     async with opened(f"sqlite:///{tmp_path / 'fork.sqlite'}") as fork:
         await _state(fork, other, 5)
-        signer = await _signer(tmp_path / "signer", fork)
+        signer = await cleared(tmp_path / "signer", fork, world)
         with pytest.raises(SignerError, match="do not give its root at 5"):
             await signer.sign()
 
@@ -203,7 +229,7 @@ async def test_the_same_head_is_signed_again_in_the_same_way(
 ) -> None:
     """[G-3] The heartbeat."""
     await _state(store, world, 3)
-    signer = await _signer(tmp_path / "signer", store)
+    signer = await cleared(tmp_path / "signer", store, world)
 
     assert await signer.sign() == await signer.sign()
 
@@ -213,10 +239,9 @@ async def test_the_signer_signs_nothing_before_it_has_asked_the_witnesses(
 ) -> None:
     """[G-4]"""
     await _state(store, world, 3)
-    signer = Signer(SignerState(tmp_path / "signer", ORIGIN), store, KEY, ORIGIN)
 
-    with pytest.raises(SignerError, match="not asked yet"):
-        await signer.sign()
+    with pytest.raises(SignerNotClearedError, match="not asked yet"):
+        await make_signer(tmp_path / "signer", store, world).sign()
 
 
 async def test_the_signer_signs_nothing_when_a_witness_is_ahead(
@@ -224,42 +249,188 @@ async def test_the_signer_signs_nothing_when_a_witness_is_ahead(
 ) -> None:
     """[G-4] The signer's file was lost or restored together with the database."""
     await _state(store, world, 3)
-    signer = Signer(SignerState(tmp_path / "signer", ORIGIN), store, KEY, ORIGIN)
+    signer = make_signer(tmp_path / "signer", store, world)
+    note = shown(world, await signer.probe())
 
-    with pytest.raises(SignerError, match=r"knows 2 leaves and this signer 0"):
-        await signer.clear([0, 2, 0], answers_min=1)
-    with pytest.raises(SignerError, match="not asked yet"):
+    with pytest.raises(SignerError, match="knows 2 leaves and what can be shown here has 0"):
+        await signer.clear(note, [0, 2, 0])
+    with pytest.raises(SignerNotClearedError):
         await signer.sign()
 
 
-async def test_the_signer_waits_until_enough_witnesses_have_answered(
-    tmp_path: Path, store: Store
+async def test_the_signer_wants_so_many_witnesses_that_no_quorum_is_left(
+    tmp_path: Path, store: Store, world: World
 ) -> None:
-    """[G-4] Any quorum that ever cosigned has a witness among those who answered."""
-    signer = Signer(SignerState(tmp_path / "signer", ORIGIN), store, KEY, ORIGIN)
+    """[G-4] Any quorum that ever cosigned has a witness among those who cosigned just now."""
+    signer = make_signer(tmp_path / "signer", store, world)
+    note = await signer.probe()
 
-    with pytest.raises(SignerError, match="1 witnesses said what they know, expected at least 2"):
-        await signer.clear([0], answers_min=2)
-    await signer.clear([0, 0], answers_min=2)
-    assert signer.is_cleared
+    with pytest.raises(SignerError, match="1 of 3 witnesses cosigned within 300 seconds"):
+        await signer.clear(shown(world, note, witnesses=1), [])
+    await signer.clear(shown(world, note, witnesses=2), [])
+    assert (await signer.sign())[0] == 0
 
 
-async def test_a_relay_whose_signer_forgot_publishes_nothing(tmp_path: Path) -> None:
-    """[G-4] Against real witnesses: the file is gone, the witnesses remember."""
+@pytest.mark.parametrize("at", [NOW - FRESH_SECONDS - 1, NOW + FRESH_SECONDS + 1])
+async def test_a_relay_cannot_show_cosignatures_of_another_day(
+    tmp_path: Path, store: Store, world: World, at: int
+) -> None:
+    """[G-4] What the witnesses knew before the restore says nothing of what they know now."""
+    signer = make_signer(tmp_path / "signer", store, world)
+
+    with pytest.raises(SignerError, match="0 of 3 witnesses cosigned"):
+        await signer.clear(shown(world, await signer.probe(), at=at), [])
+
+
+async def test_a_relay_cannot_make_cosignatures_up(
+    tmp_path: Path, store: Store, world: World
+) -> None:
+    """[G-4] Strangers' lines do not count, and a line in a witness's name has to hold."""
+    signer = make_signer(tmp_path / "signer", store, world)
+    note = await signer.probe()
+    strangers = [cosign(note, name, SigningKey.generate(), NOW) for name in world.witness_keys]
+    line = cosign(note, "witness0.example", world.witness_keys["witness0.example"], NOW)
+    forged = replace(line, signature=line.signature[:-1] + bytes([line.signature[-1] ^ 1]))
+
+    with pytest.raises(SignerError, match="0 of 3 witnesses cosigned"):
+        await signer.clear(add_signatures(note, strangers), [])
+    with pytest.raises(SignerError, match="what the witnesses know is not shown"):
+        await signer.clear(add_signatures(note, [forged]), [])
+
+
+async def test_an_older_checkpoint_than_the_memory_shows_nothing(
+    tmp_path: Path, store: Store, world: World
+) -> None:
+    """[G-4]"""
+    old = await make_signer(tmp_path / "signer", store, world).probe()
+    await _state(store, world, 3)
+    await (await cleared(tmp_path / "signer", store, world)).sign()
+
+    with pytest.raises(SignerError, match="shown a checkpoint of 0 leaves and has signed 3"):
+        await make_signer(tmp_path / "signer", store, world).clear(shown(world, old), [])
+
+
+async def test_a_signer_that_lost_its_memory_goes_on_from_a_witnessed_checkpoint(
+    tmp_path: Path, store: Store, world: World
+) -> None:
+    """[G-5] The database is whole; the entries give the root that a quorum cosigned."""
+    await _state(store, world, 4)
+    _, note = await (await cleared(tmp_path / "signer", store, world)).sign()
+    await _state(store, world, 5)
+    signer = make_signer(tmp_path / "new", store, world)
+    await signer.clear(shown(world, note, witnesses=2), [4, 3])
+
+    assert SignerState(tmp_path / "new", ORIGIN).read().size == 4
+    assert (await signer.sign())[0] == 5
+
+
+async def test_a_signer_that_lost_its_memory_does_not_go_on_without_a_quorum(
+    tmp_path: Path, store: Store, world: World
+) -> None:
+    """[G-5] Enough witnesses are silent or agree, but too few of them make it a witnessed one."""
+    await _state(store, world, 4)
+    _, note = await (await cleared(tmp_path / "signer", store, world)).sign()
+    one_of_three = replace(world.genesis.quorum, threshold=3)
+    signer = Signer(
+        SignerState(tmp_path / "new", ORIGIN),
+        store,
+        world.log_key,
+        origin=ORIGIN,
+        quorum=one_of_three,
+        clock=lambda: NOW,
+    )
+
+    with pytest.raises(SignerError, match="what the witnesses know is not shown"):
+        await signer.clear(shown(world, note, witnesses=2), [])
+    assert SignerState(tmp_path / "new", ORIGIN).read() == Frontier()
+
+
+async def test_a_signer_that_lost_its_memory_refuses_entries_that_lead_elsewhere(
+    tmp_path: Path, store: Store, world: World
+) -> None:
+    """[G-5] A database with another past, shown with the true checkpoint."""
+    await _state(store, world, 4)
+    _, note = await (await cleared(tmp_path / "signer", store, world)).sign()
+    (leaf,) = await store.leaves(2, 1)
+    flipped = Altered(store, leaves={2: leaf[:-1] + bytes([leaf[-1] ^ 1])})
+    signer = make_signer(tmp_path / "new", flipped, world)
+
+    with pytest.raises(SignerError, match="do not lead to the witnessed root at 4"):
+        await signer.clear(shown(world, note), [])
+    assert SignerState(tmp_path / "new", ORIGIN).read() == Frontier()
+
+
+async def test_a_signer_that_lost_its_memory_refuses_when_a_witness_is_ahead_of_all_proof(
+    tmp_path: Path, store: Store, world: World
+) -> None:
+    """[G-5] A witness cosigned more than any checkpoint that can be had."""
+    await _state(store, world, 4)
+    _, note = await (await cleared(tmp_path / "signer", store, world)).sign()
+    signer = make_signer(tmp_path / "new", store, world)
+
+    with pytest.raises(SignerError, match="knows 5 leaves and what can be shown here has 4"):
+        await signer.clear(shown(world, note), [4, 5, 4])
+
+
+async def test_two_roots_of_one_size_stop_the_signer(
+    tmp_path: Path, store: Store, world: World
+) -> None:
+    """[G-3] The log key signed elsewhere, and witnesses cosigned that."""
+    await _state(store, world, 3)
+    await (await cleared(tmp_path / "signer", store, world)).sign()
+    other = sign_checkpoint(origin=ORIGIN, size=3, root=bytes(32), key=world.log_key)
+
+    with pytest.raises(SignerError, match="signed two roots of size 3"):
+        await make_signer(tmp_path / "signer", store, world).clear(shown(world, other), [])
+
+
+async def test_the_signers_memory_gives_back_the_newest_entries(
+    tmp_path: Path, store: Store, world: World
+) -> None:
+    """[R-16] A database that lost them is given them back."""
+    await _state(store, world, 3)
+    signer = await cleared(tmp_path / "signer", store, world)
+    await signer.sign()
+    await _state(store, world, 5)
+    await signer.sign()
+    leaves = await store.leaves(0, 5)
+
+    assert await signer.entries(1) == leaves[1:3]
+    assert await signer.entries(3) == leaves[3:]
+    assert await signer.entries(5) == []
+
+
+def test_the_signers_memory_keeps_no_more_than_its_bound(tmp_path: Path) -> None:
+    """[R-15]"""
+    state = SignerState(tmp_path / "signer", ORIGIN)
+    leaf = bytes(65)
+    old = Frontier()
+    for count in (30_000, 30_000, 30_000):
+        new = old.extend([leaf_hash(leaf)] * count)
+        state.replace(old, new, [leaf] * count)
+        old = new
+
+    assert state.entries(0) == []
+    assert len(state.entries(90_000 - 30_000)) == 4_096
+    ((kept,),) = state._connection.execute("SELECT sum(length(data)) / 65 FROM entries").fetchall()
+    assert 60_000 <= kept <= KEPT_ENTRIES
+
+
+async def test_a_relay_whose_signer_forgot_goes_on_from_what_the_witnesses_know(
+    tmp_path: Path,
+) -> None:
+    """[G-5] Against real witnesses: the file is gone, the database and the witnesses remember."""
     world, _, _ = small_world()
     async with relay(tmp_path, world) as running:
         await running.publish()
-        before = running.context.log.newest().note
+        before = running.context.log.newest()
     (tmp_path / "signer.sqlite").unlink()
-    async with relay(tmp_path, world) as running:
-        await wait_until(
-            lambda: b"comity_signer_refusals_total 0.0" not in running.context.metrics.text()
-        )
-        answer = await running.ask("GET", "/checkpoint")
+    async with relay(tmp_path, world, heartbeat_seconds=0.05) as running:
+        await wait_until(lambda: running.context.log.newest().note != before.note)
 
-        assert answer.body == before
-        with sqlite3.connect(tmp_path / "signer.sqlite") as connection:
-            assert connection.execute("SELECT frontier FROM signer").fetchone() == (bytes(8),)
+        assert running.context.log.newest().size == before.size
+    state = SignerState(tmp_path / "signer.sqlite", ORIGIN)
+    assert state.read().size == before.size
 
 
 async def test_a_restored_database_does_not_fork_the_log(tmp_path: Path) -> None:
@@ -304,14 +475,7 @@ async def test_a_published_checkpoint_is_one_that_clients_believe(tmp_path: Path
         await running.publish()
         answer = await running.ask("GET", "/checkpoint")
 
-    quorum = Quorum(
-        world.genesis.quorum,
-        tuple(
-            VerifierKey(name, KeyType.COSIGNATURE_V1, key) for name, key in world.genesis.witnesses
-        ),
-    )
-    log = VerifierKey(world.genesis.origin, KeyType.ED25519, world.genesis.log_key)
-    witnessed = verify_quorum(answer.body, log, quorum)
+    witnessed = verify_quorum(answer.body, world.genesis.log, world.genesis.quorum)
     assert witnessed.checkpoint.size == len(world.statements)
     assert len(witnessed.cosignatures) == 3
 
