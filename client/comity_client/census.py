@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from comity_client.keeping import Keeping
 from comity_client.state import Newest, State
 from comity_client.tiles import LogReader
 from comity_protocol.errors import VerificationError
-from comity_protocol.leaves import is_statement_leaf, statement_leaf
+from comity_protocol.leaves import is_statement_leaf, statement_leaf, tag_of
 from comity_protocol.merkle import TILE_WIDTH
 
 BUNDLES_MAX: Final = 256
@@ -59,10 +60,17 @@ class Census:
     """Reads the log's entries on from where it last stopped."""
 
     def __init__(
-        self, *, state: State, relay: EntrySource, log: LogReader, now: Callable[[], int]
+        self,
+        *,
+        state: State,
+        relay: EntrySource,
+        log: LogReader,
+        keeping: Keeping,
+        now: Callable[[], int],
     ) -> None:
         """Take where the count is kept, where entries come from and what proves them."""
         self._state: Final = state
+        self._keeping: Final = keeping
         self._relay: Final = relay
         self._log: Final = log
         self._now: Final = now
@@ -89,6 +97,9 @@ class Census:
             # SPEC [B-13]: a log with a statement that this desk was not given is refused.
             if is_statement_leaf(entry) and known.get(index) != entry:
                 raise self._convict(index, entry, under)
+        # What this device handed over is known in the log by the tags of its entries.
+        tags = [tag_of(entry) for entry in entries[start - first : end - first]]
+        self._keeping.seen(tags, under.sealed_at)
         return end
 
     def _known(self, start: int, end: int) -> dict[int, bytes]:

@@ -33,7 +33,9 @@ from comity_client.envelopes import (
     read_lines,
     read_status,
 )
+from comity_client.gossip import Hearsay
 from comity_client.inbox import Inbox
+from comity_client.keeping import Keeping
 from comity_client.keystore import DEFAULT_COST, Cost, DeviceKeys, read_device_keys, write_keys
 from comity_client.ledger import (
     Fold,
@@ -47,6 +49,8 @@ from comity_client.mail import Mail
 from comity_client.opener import Content, Opener, Parts
 from comity_client.outbox import Outbox
 from comity_client.profile import KEYS_FILE, STATE_FILE, Profile, read_profile, write_profile
+from comity_client.promises import Promises
+from comity_client.receipts import Receipts
 from comity_client.seeds import Seeds
 from comity_client.state import Alarm, Newest, State, create_state, open_state
 from comity_client.sync import Synchroniser
@@ -121,16 +125,30 @@ class Desk:
             now=now,
         )
         self._outbox: Final = Outbox(state, self.relay, self._sync, self._composer, now)
-        self._census: Final = Census(state=state, relay=self.relay, log=self.log, now=now)
-        self._mail: Final = Mail(
+        self._keeping: Final = Keeping(state)
+        self._census: Final = Census(
+            state=state, relay=self.relay, log=self.log, keeping=self._keeping, now=now
+        )
+        self._promises: Final = Promises(
+            state, self._census, self._keeping, profile.deployment.id, now
+        )
+        self._receipts: Final = Receipts(
             state=state,
             relay=self.relay,
             log=self.log,
             sync=self._sync,
-            inbox=Inbox(state, self._opener, self._own, now),
+            keeping=self._keeping,
             keys=keys,
             own=self._own,
             now=now,
+        )
+        self._mail: Final = Mail(
+            relay=self.relay,
+            log=self.log,
+            sync=self._sync,
+            inbox=Inbox(state, self._opener, self._own, now),
+            hearsay=Hearsay(state, self.log, now),
+            own=self._own,
             sleep=sleep,
         )
 
@@ -236,7 +254,11 @@ class Desk:
             OfflineError, RelayRefusedError, LogForkError, VerificationError: As ``sync``.
         """
         before = self._settled()
-        await self._mail.fetch(wait_seconds)
+        complete = await self._mail.fetch(wait_seconds)
+        await self._receipts.give()
+        await self._receipts.take()
+        await self._promises.look(complete)
+        self._keeping.prune(complete.sealed_at)
         return tuple(line for line in self.inbox() if line.counter not in before)
 
     # --- Acts: sealed and queued --------------------------------------------------------------

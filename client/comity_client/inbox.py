@@ -27,6 +27,9 @@ from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.identifiers import DeskId, EnvelopeId, short
 from comity_protocol.leaves import CounterProof
 
+AGAIN_TIMES_MAX: Final = 5
+"""Times that an envelope which was refused unproven is fetched again."""
+
 _RULE: Final = re.compile(r"\[([A-Z]-[0-9]+)\]$")
 
 
@@ -121,6 +124,37 @@ class Inbox:
             (item.counter, *_parts(item)),
         )
         return True
+
+    def doubtful(self, limit: int) -> tuple[int, ...]:
+        """Give counters of envelopes that were refused before they were proven to be in the log.
+
+        The relay may have served them wrongly once; each is given a few times and then left.
+        """
+        rows = self._state.connection.execute(
+            "SELECT counter FROM inbox WHERE is_settled = 1 AND sealed_at IS NULL AND again < ?"
+            " AND counter < ? ORDER BY again, counter LIMIT ?",
+            (AGAIN_TIMES_MAX, self.proven, limit),
+        )
+        return tuple(row[0] for row in rows)
+
+    def store_again(self, items: Sequence[Arrived], counter: int) -> None:
+        """Store what the relay gives now for a doubtful counter, to be checked anew."""
+        with self._state.transaction() as connection:
+            again = connection.execute(
+                "SELECT again FROM inbox WHERE counter = ?", (counter,)
+            ).fetchone()[0]
+            for item in items:
+                if item.counter == counter:
+                    self._store(item, counter - 1)
+            connection.execute("UPDATE inbox SET again = ? WHERE counter = ?", (again + 1, counter))
+
+    def unsettled_bytes(self) -> int:
+        """Give how much is stored that is not checked yet."""
+        row = self._state.connection.execute(
+            "SELECT coalesce(sum(coalesce(length(body), 0) + length(core) + length(audit)), 0)"
+            " FROM inbox WHERE is_settled = 0"
+        ).fetchone()
+        return int(row[0])
 
     def unsettled(self, below: int, limit: int) -> tuple[Stored, ...]:
         """Give envelopes that are not checked yet and lie below a leaf index, by counter."""

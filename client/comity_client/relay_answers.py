@@ -7,13 +7,14 @@ from comity_protocol.encoding import Value, parse
 from comity_protocol.errors import MalformedError
 from comity_protocol.fields import Fields, array_of, bytes_of, integer_of
 from comity_protocol.keys import FAST_SIGNATURE_BYTES
-from comity_protocol.leaves import CounterProof
+from comity_protocol.leaves import LEAF_BYTES, CounterProof
 from comity_protocol.limits import (
     AUDIT_BYTES_MAX,
     BODY_BYTES_MAX,
     BOX_BYTES_MAX,
     CHAIN_STATEMENTS_MAX,
     CORE_BYTES_MAX,
+    LEAVES_PAGE_MAX,
     NOTE_BYTES_MAX,
     PREVIOUS_BOX_BYTES_MAX,
     PROOF_HASHES_MAX,
@@ -71,6 +72,11 @@ class Arrived:
     audit: bytes
     wrap: bytes | None
     proof: CounterProof
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes on the disk, nearly."""
+        return len(self.core) + len(self.body or b"") + len(self.audit) + len(self.wrap or b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +194,13 @@ def parse_entries(data: bytes, width: int) -> tuple[bytes, ...]:
     if at != len(data):
         raise MalformedError(f"entry bundle does not hold {width} entries")
     return tuple(entries)
+
+
+def parse_leaves(data: bytes) -> tuple[bytes, ...]:
+    """Read entries that stand one after the other."""
+    if len(data) % LEAF_BYTES or len(data) > LEAVES_PAGE_MAX * LEAF_BYTES:
+        raise MalformedError(f"page of entries is {len(data):,} bytes, expected whole entries")
+    return tuple(data[at : at + LEAF_BYTES] for at in range(0, len(data), LEAF_BYTES))
 
 
 def _index(value: Value, what: str) -> int:

@@ -52,23 +52,24 @@ CREATE TABLE inbox (
     signature BLOB NOT NULL, body BLOB, audit BLOB NOT NULL, wrap BLOB, proof BLOB NOT NULL,
     is_settled INTEGER NOT NULL DEFAULT 0, sealed_at INTEGER, refused TEXT, text TEXT,
     opens INTEGER NOT NULL DEFAULT 0, receipted INTEGER NOT NULL DEFAULT 0,
+    again INTEGER NOT NULL DEFAULT 0,
     sender BLOB, receiver BLOB, kind INTEGER,
     exchange BLOB, event TEXT, head BLOB, profile TEXT, topic TEXT) STRICT;
 CREATE INDEX inbox_envelope ON inbox (envelope);
 CREATE INDEX inbox_exchange ON inbox (exchange, leaf_index);
 CREATE INDEX inbox_unsettled ON inbox (counter) WHERE is_settled = 0;
+CREATE INDEX inbox_doubtful ON inbox (counter) WHERE is_settled = 1 AND sealed_at IS NULL;
 CREATE INDEX inbox_unreceipted ON inbox (counter) WHERE receipted = 0 AND opens = 1;
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY, envelope BLOB NOT NULL UNIQUE, upload BLOB, core_hash BLOB NOT NULL,
     queued_at INTEGER NOT NULL, stage TEXT NOT NULL, promise BLOB, due_at INTEGER, problem TEXT,
+    logged_at INTEGER,
     receiver BLOB NOT NULL, kind INTEGER NOT NULL,
     exchange BLOB NOT NULL, event TEXT NOT NULL, head BLOB, profile TEXT, topic TEXT) STRICT;
 CREATE INDEX outbox_stage ON outbox (stage, id);
 CREATE TABLE replaced (old BLOB PRIMARY KEY, new BLOB NOT NULL) STRICT;
 CREATE TABLE gossip (size INTEGER NOT NULL, root BLOB NOT NULL, signature BLOB NOT NULL,
     is_checked INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (size, root)) STRICT;
-CREATE TABLE receipts (hash BLOB PRIMARY KEY, payload BLOB NOT NULL, signature BLOB NOT NULL,
-    promise BLOB) STRICT;
 CREATE TABLE kept (tag BLOB PRIMARY KEY, what BLOB NOT NULL, kind TEXT NOT NULL,
     data BLOB NOT NULL, promise BLOB, due_at INTEGER, sealed_at INTEGER) STRICT;
 CREATE INDEX kept_unpromised ON kept (kind) WHERE promise IS NULL;
@@ -124,9 +125,10 @@ class Alarm:
 
     Attributes:
         kind: Stable word: fork, rollback, unproven, gap, repeat, gossip, box, broken-promise,
-            receipt, withheld, clone.
+            receipt, withheld, clone, notice.
         text: One sentence, safe to show to anyone.
-        evidence: Serialized list of the objects that prove it.
+        evidence: Of a fork and a broken promise, the bytes of a file that convinces a third party;
+            of the others, a serialized list of the objects that this device relies on.
         noticed_at: UTC seconds by this machine's clock.
     """
 
@@ -279,16 +281,24 @@ class State:
 
     # --- Alarms -------------------------------------------------------------------------------
 
-    def alarm(self, kind: str, text: str, evidence: list[Value], now: int) -> None:
+    def alarm(self, kind: str, text: str, evidence: list[Value] | bytes, now: int) -> None:
         """Keep an alarm with its evidence, once, up to a bound of each kind.
 
         The bound is of a kind, so that noise of one does not keep out the evidence of another.
+
+        Args:
+            kind: See ``Alarm``.
+            text: Safe to show to anyone.
+            evidence: What proves it: a file of evidence, which convinces a third party, or the
+                objects that this device relies on.
+            now: UTC seconds.
         """
+        data = evidence if isinstance(evidence, bytes) else serialize(evidence)
         with self.transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO alarms (kind, text, evidence, noticed_at)"
                 " SELECT ?1, ?2, ?3, ?4 WHERE (SELECT count(*) FROM alarms WHERE kind = ?1) < ?5",
-                (kind, text, serialize(evidence), now, ALARMS_MAX),
+                (kind, text, data, now, ALARMS_MAX),
             )
 
     def alarms(self) -> tuple[Alarm, ...]:

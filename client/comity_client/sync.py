@@ -19,12 +19,13 @@ from typing import Final
 from comity_client.relay_answers import PAGE_STATEMENTS, Logged, StatementPage
 from comity_client.seeds import Seeds
 from comity_client.state import Newest, State
-from comity_client.tiles import LogReader
+from comity_client.tiles import LogReader, UnprovenError
 from comity_client.transport import RelayClient
 from comity_protocol.checkpoint import verify_quorum
 from comity_protocol.directory import Directory
-from comity_protocol.encoding import serialize
+from comity_protocol.encoding import Value, serialize
 from comity_protocol.errors import ComityError, VerificationError
+from comity_protocol.evidence import Fork
 from comity_protocol.identifiers import DeskId
 from comity_protocol.leaves import statement_leaf
 from comity_protocol.merkle import leaf_hash, verify_inclusion
@@ -158,21 +159,26 @@ class Synchroniser:
             return offered
         # SPEC [B-6]: an older or inconsistent checkpoint is refused and kept as evidence.
         if offered.size < known.size:
-            raise self._convict("rollback", "relay showed an older checkpoint", known, offered)
-        if offered.size == known.size and offered.root != known.root:
-            raise self._convict("fork", "log signed two roots for one size", known, offered)
+            evidence: list[Value] = [known.note, offered.note]
+            raise self._convict("rollback", "relay showed an older checkpoint", evidence, known)
         try:
-            await self._log.verify_growth(known, offered)
-        except VerificationError as error:
+            root, path = await self._log.root_at(known.size, offered)
+        except UnprovenError as error:
             text = "relay cannot prove that its log continues the one seen before"
-            raise self._convict("unproven", text, known, offered) from error
+            self._state.alarm("unproven", text, [known.note, offered.note], self._now())
+            raise UnprovenError(f"{text}: size {offered.size} after {known.size} [B-6]") from error
+        # SPEC [B-17]: a fork is alarmed only when what the log signed contradicts itself.
+        if root != known.root:
+            proof = () if offered.size == known.size else (root, *path)
+            fork = Fork(genesis.deployment, known.note, offered.note, proof).serialize()
+            raise self._convict("fork", "log signed two pasts", fork, known)
         return offered
 
-    def _convict(self, kind: str, text: str, known: Newest, offered: Newest) -> LogForkError:
-        self._state.alarm(kind, text, [known.note, offered.note], self._now())
-        return LogForkError(
-            f"{text}: size {offered.size} after {known.size}; evidence is kept [B-6]"
-        )
+    def _convict(
+        self, kind: str, text: str, evidence: list[Value] | bytes, known: Newest
+    ) -> LogForkError:
+        self._state.alarm(kind, text, evidence, self._now())
+        return LogForkError(f"{text} after size {known.size}; evidence is kept [B-6]")
 
     def _fold(self, page: StatementPage, believed: Newest, after: int, *, is_last: bool) -> bool:
         """Fold a page; False when another program folded one first, and this one is to be asked."""

@@ -12,12 +12,14 @@ from typing import Final, Protocol, TypeVar
 from comity_client.state import Newest
 from comity_protocol.errors import VerificationError
 from comity_protocol.merkle import (
+    EMPTY_ROOT,
     TILE_WIDTH,
     ProofPlan,
     Read,
     leaf_hash,
     plan_consistency,
     plan_inclusion,
+    plan_root,
     prove,
     verify_consistency,
     verify_inclusion,
@@ -109,6 +111,36 @@ class LogReader:
             # What did not prove anything must not stand in the way of a better answer.
             self._fetched.clear()
             raise
+
+    async def root_at(self, size: int, under: Newest) -> tuple[bytes, tuple[bytes, ...]]:
+        """Give the root that the log had at an earlier size, and the proof that it had.
+
+        This tells a log that contradicts itself from a relay that proves nothing: whatever comes
+        back is part of what the checkpoint signs.
+
+        Args:
+            size: At most that of the checkpoint.
+            under: A verified checkpoint.
+
+        Returns:
+            The root, and the hashes by which ``verify_consistency`` leads from it to the
+            checkpoint's.
+
+        Raises:
+            UnprovenError: The relay's tiles do not lead to the checkpoint's root.
+        """
+        if size == under.size:
+            return under.root, ()
+        if size == 0:
+            return EMPTY_ROOT, ()
+        (root,) = await self._prove(plan_root(size), under.size)
+        proof = await self._prove(plan_consistency(size, under.size), under.size)
+        try:
+            verify_consistency(size, root, under.size, under.root, proof)
+        except VerificationError as error:
+            self._fetched.clear()
+            raise UnprovenError(f"tiles of the log do not lead to its root at {size}") from error
+        return root, proof
 
     async def _verify_tile(
         self, index: int, tile: int, width: int, under: Newest

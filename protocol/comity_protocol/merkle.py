@@ -207,6 +207,17 @@ def plan_consistency(old_size: int, new_size: int) -> ProofPlan:
     return _plan(_consistency_ranges(old_size, new_size) if old_size else [])
 
 
+def plan_root(size: int) -> ProofPlan:
+    """Plan the root of the first `size` leaves, the only hash that `prove` then gives.
+
+    Raises:
+        ValueError: there is no leaf.
+    """
+    if not 0 < size <= SIZE_MAX:
+        raise ValueError(f"tree size is {size}, expected at least 1")
+    return _plan([(0, size)])
+
+
 def prove(plan: ProofPlan, hashes: Sequence[Sequence[bytes]]) -> tuple[bytes, ...]:
     """Compute a planned proof.
 

@@ -8,6 +8,8 @@ import pytest
 from nacl.signing import SigningKey
 
 from comity_client.envelopes import Stage
+from comity_client.gossip import Hearsay
+from comity_client.inbox import AGAIN_TIMES_MAX
 from comity_client.relay_answers import Arrived, Boxes, ReceiptItem, StatementPage
 from comity_client.sync import LogForkError
 from comity_client.tiles import UnprovenError
@@ -17,10 +19,13 @@ from comity_protocol.checkpoint import Checkpoint, add_signatures, cosign, sign_
 from comity_protocol.core import Kind, core_hash
 from comity_protocol.envelope import Sealed, Upload, seal
 from comity_protocol.errors import VerificationError
+from comity_protocol.evidence import verify_evidence
 from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.keys import FastKey, random_bytes
 from comity_protocol.leaves import CounterProof, envelope_leaf, places_of, receipt_leaf
+from comity_protocol.merkle import Frontier
 from comity_protocol.receipts import Promise, Receipt, Signed, sign_promise, sign_receipt
+from comity_protocol.signed_note import parse_note
 from support.desks import LEAD
 from support.world import lead, request
 from test_client.conftest import Pair
@@ -171,6 +176,7 @@ async def test_a_relay_that_cannot_prove_its_log_shows_nothing(pair: Pair) -> No
     with pytest.raises((LogForkError, UnprovenError)):
         await pair.bob.desk.fetch()
     assert pair.bob.desk.inbox() == ()
+    # [B-17] Tiles that prove nothing accuse nobody of a fork.
     assert [alarm.kind for alarm in pair.bob.desk.alarms()] == ["unproven"]
     pair.bob.relay.on_tile = lambda hashes: hashes
     await pair.bob.desk.fetch()
@@ -261,7 +267,9 @@ async def test_a_broken_promise_is_reported_with_its_evidence(pair: Pair) -> Non
     assert (status.stage, status.is_broken) == (Stage.ACCEPTED, True)
     (alarm,) = pair.alice.desk.alarms()
     assert alarm.kind == "broken-promise"
-    assert bytes(envelope) in alarm.evidence
+    # [V-2] A stranger with the log's entries is convinced.
+    entries = await pair.relay.context.store.leaves(0, 4096)
+    assert "none of the" in verify_evidence(alarm.evidence, pair.world.genesis, entries)
 
 
 async def test_an_older_checkpoint_is_refused_and_kept(pair: Pair) -> None:
@@ -283,16 +291,32 @@ async def test_an_older_checkpoint_is_refused_and_kept(pair: Pair) -> None:
 
 @pytest.mark.parametrize("growth", [0, 3])
 async def test_a_fork_with_everyones_signature_is_refused_and_kept(pair: Pair, growth: int) -> None:
-    # [B-6]
+    # [B-6] [B-17] [V-1]
     newest = await pair.bob.desk.sync()
-    note = witnessed(pair, newest.size + growth, random_bytes(32))
+    hashes = tuple(random_bytes(32) for _ in range(newest.size + growth))
+    note = witnessed(pair, len(hashes), Frontier().extend(hashes).root)
     pair.bob.relay.on_statements = lambda page: StatementPage(note, page.items)
-    pair.bob.relay.instead_of_tile = lambda width: (bytes(32),) * width
+    pair.bob.relay.instead_of_tile = lambda width: hashes[:width]
     with pytest.raises(LogForkError):
         await pair.bob.desk.sync()
 
     assert pair.bob.desk.newest == newest
-    assert [alarm.kind for alarm in pair.bob.desk.alarms()] == ["unproven" if growth else "fork"]
+    (alarm,) = pair.bob.desk.alarms()
+    assert alarm.kind == "fork"
+    assert "both were cosigned by" in verify_evidence(alarm.evidence, pair.world.genesis)
+
+
+async def test_a_head_that_its_tiles_do_not_lead_to_is_refused_and_no_fork(pair: Pair) -> None:
+    # [B-6] [B-17]
+    newest = await pair.bob.desk.sync()
+    note = witnessed(pair, newest.size + 3, random_bytes(32))
+    pair.bob.relay.on_statements = lambda page: StatementPage(note, page.items)
+    pair.bob.relay.instead_of_tile = lambda width: (bytes(32),) * width
+    with pytest.raises(UnprovenError):
+        await pair.bob.desk.sync()
+
+    assert pair.bob.desk.newest == newest
+    assert [alarm.kind for alarm in pair.bob.desk.alarms()] == ["unproven"]
 
 
 async def test_a_checkpoint_without_its_quorum_is_not_believed(pair: Pair) -> None:
@@ -343,13 +367,127 @@ async def test_a_box_with_other_keys_is_an_alarm(pair: Pair) -> None:
 
 
 async def test_gossip_of_another_past_convicts_the_log(pair: Pair) -> None:
-    # [B-1] [B-6]
+    # [B-1] [B-6] [B-17]
     await send(pair, lead(), gossip=forked(pair, pair.world.log_key))
     await pair.bob.desk.fetch()
 
     (alarm,) = pair.bob.desk.alarms()
     assert alarm.kind == "fork"
     assert [line.refused for line in pair.bob.desk.inbox()] == [None]
+    # [V-1] A stranger is convinced.
+    assert "exclude each other" in verify_evidence(alarm.evidence, pair.world.genesis)
+
+
+async def test_tiles_that_prove_nothing_while_gossip_is_compared_accuse_nobody(pair: Pair) -> None:
+    # [B-17] The log is honest; a relay, or a fault, serves other tiles for a moment.
+    early = await pair.bob.desk.sync()
+    await send(pair, lead())
+    await pair.relay.seal()
+    await pair.bob.desk.fetch()
+    await pair.reopen(pair.bob)
+    desk, genesis = pair.bob.desk, pair.world.genesis
+    line = parse_note(early.note).line_by(genesis.log)
+    assert line is not None
+    hearsay = Hearsay(desk.state, desk.log, lambda: 0)
+    hearsay.hear(Gossip(early.size, early.root, line.signature), genesis)
+    pair.bob.relay.on_tile = lambda hashes: tuple(flip(hash_) for hash_ in hashes)
+    with pytest.raises(UnprovenError):
+        await desk.fetch()
+    pair.bob.relay.on_tile = lambda hashes: hashes
+    await desk.fetch()
+
+    assert [alarm.kind for alarm in desk.alarms()] == ["unproven"]
+    waiting = "SELECT count(*) FROM gossip WHERE is_checked = 0"
+    assert desk.state.connection.execute(waiting).fetchone() == (0,)
+
+
+async def test_what_was_refused_as_the_relay_served_it_is_fetched_again(pair: Pair) -> None:
+    # [B-1] A relay that spoils one answer does not take the envelope away.
+    first = pair.alice.desk.lead(pair.bob.id, LEAD)
+    second = pair.alice.desk.lead(pair.bob.id, LEAD)
+    await pair.alice.desk.flush()
+    await pair.relay.seal()
+    spoil = TAMPERED["core"][0]
+    pair.bob.relay.on_mailbox = lambda page: [
+        spoil(item) if item.counter == 1 else item for item in page
+    ]
+    await pair.bob.desk.fetch()
+    assert [line.envelope for line in pair.bob.desk.inbox()] == [None, second]
+    pair.bob.relay.on_mailbox = lambda page: page
+    await pair.bob.desk.fetch()
+
+    assert [(line.envelope, line.refused) for line in pair.bob.desk.inbox()] == [
+        (first, None),
+        (second, None),
+    ]
+
+
+async def test_what_stays_refused_is_not_fetched_for_ever(pair: Pair) -> None:
+    # [B-11]
+    pair.alice.desk.lead(pair.bob.id, LEAD)
+    pair.alice.desk.lead(pair.bob.id, LEAD)
+    await pair.alice.desk.flush()
+    asked: list[int] = []
+
+    def spoil(page: list[Arrived]) -> list[Arrived]:
+        asked.extend(item.counter for item in page if item.counter == 1)
+        return [TAMPERED["core"][0](item) if item.counter == 1 else item for item in page]
+
+    pair.bob.relay.on_mailbox = spoil
+    await pair.relay.seal()
+    for _ in range(AGAIN_TIMES_MAX + 4):
+        await pair.bob.desk.fetch()
+
+    assert len(asked) == 1 + AGAIN_TIMES_MAX
+
+
+async def test_inventions_do_not_fill_the_disk(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    # [B-11] What came is checked before more than a bound is fetched.
+    monkeypatch.setattr("comity_client.mail.UNCHECKED_BYTES_MAX", 10_000)
+    asked: list[int] = []
+
+    def invent(_: list[Arrived]) -> list[Arrived]:
+        asked.append(len(asked))
+        sealed = pair.relay.seal_lead(pair.alice.member, pair.bob.id)
+        upload = sealed.upload
+        return [
+            Arrived(
+                counter=10 * len(asked) + number,
+                leaf_index=pair.relay.context.log.size + 100,
+                core=upload.core,
+                signature=upload.signature,
+                body=bytes(1_000),
+                audit=upload.audit,
+                wrap=upload.wraps[0],
+                proof=CounterProof(bytes(12), (bytes(32),)),
+            )
+            for number in range(4)
+        ]
+
+    pair.bob.relay.on_mailbox = invent
+    await pair.bob.desk.fetch()
+
+    assert len(asked) < 8
+
+
+async def test_a_relay_that_logs_an_act_and_keeps_its_copy_back_broke_no_promise(
+    pair: Pair,
+) -> None:
+    # [B-5] It is told apart: the log has the entry, the mailbox does not.
+    envelope = pair.alice.desk.lead(pair.bob.id, LEAD)
+    await pair.alice.desk.flush()
+    await pair.relay.seal()
+    pair.relay.clock.ahead += 3_600
+    pair.bob.desk.lead(pair.alice.id, LEAD)
+    await pair.bob.desk.flush()
+    await pair.relay.seal()
+    pair.alice.relay.on_mailbox = lambda page: [one for one in page if one.counter != 1]
+    await pair.alice.desk.fetch()
+
+    kinds = {alarm.kind for alarm in pair.alice.desk.alarms()}
+    assert "withheld" in kinds
+    assert "broken-promise" not in kinds
+    assert pair.alice.desk.status(envelope).stage is Stage.ACCEPTED
 
 
 async def test_gossip_that_the_log_did_not_sign_accuses_nobody(pair: Pair) -> None:
@@ -388,7 +526,7 @@ async def test_an_act_that_does_not_say_what_is_owed_is_refused(pair: Pair) -> N
 
     assert [line.refused for line in pair.bob.desk.inbox()] == ["P-1"]
     # [B-7] Nothing is confirmed that could not be opened to something readable.
-    count = pair.bob.desk.state.connection.execute("SELECT count(*) FROM receipts").fetchone()
+    count = pair.bob.desk.state.connection.execute("SELECT count(*) FROM kept").fetchone()
     assert count == (0,)
 
 

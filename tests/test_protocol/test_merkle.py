@@ -27,6 +27,7 @@ from comity_protocol.merkle import (
     node_hash,
     plan_consistency,
     plan_inclusion,
+    plan_root,
     prove,
     verify_consistency,
     verify_inclusion,
@@ -334,6 +335,17 @@ def test_a_proof_in_a_tree_of_any_size_needs_few_reads(size: int, data: st.DataO
             assert (read.start + read.count) << (8 * read.level) <= size
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 100, 255, 256, 257, 300])
+def test_the_root_of_a_smaller_tree_is_read_from_the_tiles_of_a_larger(size: int) -> None:
+    leaves = [leaf_hash(bytes([number & 255, number >> 8])) for number in range(300)]
+    above = [defined_root(leaves[:256])]
+    plan = plan_root(size)
+    levels = [leaves, above]
+    hashes = [levels[read.level][read.start : read.start + read.count] for read in plan.reads]
+
+    assert prove(plan, hashes) == (defined_root(leaves[:size]),)
+
+
 @pytest.mark.parametrize(
     ("plan", "arguments"),
     [
@@ -341,6 +353,8 @@ def test_a_proof_in_a_tree_of_any_size_needs_few_reads(size: int, data: st.DataO
         (plan_inclusion, (5, 5)),
         (plan_inclusion, (0, 0)),
         (plan_inclusion, (0, SIZE_MAX + 1)),
+        (plan_root, (0,)),
+        (plan_root, (SIZE_MAX + 1,)),
         (plan_consistency, (-1, 5)),
         (plan_consistency, (6, 5)),
         (plan_consistency, (5, SIZE_MAX + 1)),
