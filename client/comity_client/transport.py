@@ -29,6 +29,7 @@ from comity_client.relay_answers import (
     parse_boxes,
     parse_entries,
     parse_hashes,
+    parse_leaves,
     parse_mailbox,
     parse_receipts,
     parse_statements,
@@ -147,6 +148,17 @@ class RelayClient:
     async def statements(self, after: int, limit: int = PAGE_STATEMENTS) -> StatementPage:
         """Fetch statements after an ordinal, with the newest checkpoint."""
         return parse_statements(await self._get(wire.STATEMENTS, after=after, limit=limit))
+
+    async def all_statements(self, after: int) -> tuple[SignedStatement, ...]:
+        """Fetch statements after an ordinal, also what no checkpoint covers yet; for a witness."""
+        page = parse_statements(
+            await self._get(wire.STATEMENTS, after=after, limit=PAGE_STATEMENTS, uncovered=1)
+        )
+        return tuple(item.signed for item in page.items)
+
+    async def leaves(self, start: int) -> tuple[bytes, ...]:
+        """Fetch entries from an index, as many as the relay gives at once."""
+        return parse_leaves(await self._get(f"{wire.LEAVES}/{start}"))
 
     async def covering(self, index: int) -> bytes:
         """Fetch the first checkpoint note that covers a leaf."""

@@ -1,9 +1,7 @@
-"""What a witness must never lose: its key, and what it cosigned with it.
+"""The memory of a witness: what it cosigned, and what it replayed to be able to.
 
-Both lie in one folder and belong together. The memory is one SQLite file that is on the disk before
-anyone is answered; the key is one file that only its owner reads.
-
-Here lives storage. What may be cosigned is decided in `witness`.
+It is one SQLite file that is on the disk before anyone is answered. It lies in a folder with the
+keys that it belongs to; see `witness_folder`. What may be cosigned is decided in `witness_rule`.
 
 Rules:
 
@@ -15,26 +13,25 @@ is never restored. The genesis fixes the witnesses, so a lost one stays lost; a 
 for that.
 """
 
-import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Final
 
 from nacl.signing import SigningKey
 
-from comity_client.files import is_private, sync_folder
-from comity_protocol.errors import ComityError, MalformedError
+from comity_protocol.errors import ComityError
+from comity_protocol.keys import AnchorKey
 from comity_protocol.limits import WITNESS_EVIDENCE_MAX, WITNESS_LOCK_SECONDS_MAX
-from comity_protocol.signed_note import KeyType, VerifierKey, decode_base64, encode_base64
+from comity_protocol.merkle import Frontier
+from comity_protocol.signed_note import KeyType, VerifierKey
+from comity_protocol.statements import SignedStatement
 
 STATE_FILE: Final = "witness.sqlite3"
 KEY_FILE: Final = "witness.key"
-
-_KEY_PREFIX: Final = "PRIVATE+KEY+"
-_KEY_BYTES_MAX: Final = 4_096
+ANCHOR_FILE: Final = "witness.anchor.key"
 
 _SCHEMA: Final = """
 CREATE TABLE witness (verifier_key TEXT NOT NULL) STRICT;
@@ -45,6 +42,9 @@ CREATE TABLE seen (
     note BLOB NOT NULL,
     cosigned_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE anchor (verifier_key TEXT NOT NULL) STRICT;
+CREATE TABLE replayed (size INTEGER NOT NULL, frontier BLOB NOT NULL) STRICT;
+CREATE TABLE statement (leaf_index INTEGER PRIMARY KEY, signed BLOB NOT NULL) STRICT;
 CREATE TABLE evidence (
     origin TEXT NOT NULL,
     kind TEXT NOT NULL,
@@ -85,10 +85,16 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Two checkpoints, both signed by the log, of which at least one should not exist.
+    """A checkpoint that the log signed and that should not exist, and what it cannot stand beside.
 
-    `kind` is "fork" for two roots of one size, which convicts the log by itself, or "unproven" for
-    a larger checkpoint offered without a proof that holds, which the log still has to explain.
+    `kind` is "fork" for two roots of one size, which convicts the log by itself; "unproven" for a
+    larger checkpoint that is offered without a proof that holds, or over other entries than the
+    relay shows, which the log still has to explain; "statement" for one over an entry whose
+    statement breaks a rule or is not given.
+
+    Attributes:
+        known: The checkpoint cosigned before; for "statement" what is in `serialize_finding`.
+        offered: The checkpoint that is not cosigned.
     """
 
     origin: str
@@ -100,16 +106,28 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class WitnessKey:
-    """The name and the private key of a witness."""
+    """The name and the private keys of a witness.
+
+    Attributes:
+        anchor_key: For checkpoints that are to outlast Ed25519; None when it has none.
+    """
 
     name: str
     signing_key: SigningKey = field(repr=False)
+    anchor_key: AnchorKey | None = field(default=None, repr=False)
 
     @property
     def verifier_key(self) -> VerifierKey:
         """The public half, as clients pin it."""
         public_key = bytes(self.signing_key.verify_key)
         return VerifierKey(self.name, KeyType.COSIGNATURE_V1, public_key)
+
+    @property
+    def anchor_verifier_key(self) -> VerifierKey | None:
+        """The public half of its key for anchors."""
+        if self.anchor_key is None:
+            return None
+        return VerifierKey(self.name, KeyType.MLDSA44, self.anchor_key.public)
 
 
 class WitnessState:
@@ -175,8 +193,23 @@ class WitnessState:
         """Return what is remembered of a log."""
         return self._seen(origin)
 
-    def replace(self, origin: str, rule: Callable[[Seen | None], Seen]) -> Seen:
+    def last_cosigned_at(self) -> int:
+        """Return the time of the newest cosignature, for any log; 0 before the first."""
+        (at,) = self._connection.execute("SELECT max(cosigned_at) FROM seen").fetchone()
+        return at or 0
+
+    def replace(
+        self,
+        origin: str,
+        rule: Callable[[Seen | None], Seen],
+        replayed: Frontier | None = None,
+    ) -> Seen:
         """Replace what is remembered of a log by what the rule makes of it.
+
+        Args:
+            origin: Of the log.
+            rule: Gives the new memory, or raises.
+            replayed: How far its entries were replayed, when they were; kept with it or not at all.
 
         Reading, rule and writing are one transaction, so that of two requests that build on the
         same memory one sees the other. When it returns, the new memory is on the disk. When the
@@ -188,7 +221,58 @@ class WitnessState:
                 "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)",
                 (origin, new.size, new.root, new.note, new.cosigned_at),
             )
+            if replayed is not None:
+                connection.execute("DELETE FROM replayed")
+                connection.execute(
+                    "INSERT INTO replayed VALUES (?, ?)", (replayed.size, replayed.serialize())
+                )
         return new
+
+    def replayed(self) -> Frontier:
+        """Return how far the entries of the log were replayed; the empty tree at first."""
+        row = self._connection.execute("SELECT frontier FROM replayed").fetchone()
+        return Frontier() if row is None else Frontier.parse(row[0])
+
+    def forget_replay(self) -> None:
+        """Begin to replay anew, because what belongs to it is lost."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM replayed")
+            connection.execute("DELETE FROM statement")
+
+    def keep_statements(self, statements: Sequence[tuple[int, SignedStatement]]) -> None:
+        """Keep statements at their leaf indices; they count once `replayed` has passed them."""
+        rows = [(index, signed.serialize()) for index, signed in statements]
+        with self._transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO statement VALUES (?, ?)", rows)
+
+    def forget_statements_from(self, index: int) -> None:
+        """Forget the statements at and after a leaf index, which were not cosigned over."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM statement WHERE leaf_index >= ?", (index,))
+
+    def statements(
+        self, skip: int, limit: int, *, below: int
+    ) -> tuple[tuple[int, SignedStatement], ...]:
+        """Return statements with their leaf indices below `below`, ascending, after `skip`."""
+        rows = self._connection.execute(
+            "SELECT leaf_index, signed FROM statement WHERE leaf_index < ?"
+            " ORDER BY leaf_index LIMIT ? OFFSET ?",
+            (below, limit, skip),
+        )
+        return tuple(
+            (index, replace(SignedStatement.parse(signed), is_bare=True)) for index, signed in rows
+        )
+
+    def anchor(self) -> VerifierKey | None:
+        """Return the public key for anchors that belongs to this memory, if there was one."""
+        row = self._connection.execute("SELECT verifier_key FROM anchor").fetchone()
+        return None if row is None else VerifierKey.parse(row[0])
+
+    def keep_anchor(self, key: VerifierKey) -> None:
+        """Remember that there is a key for anchors from now on."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM anchor")
+            connection.execute("INSERT INTO anchor VALUES (?)", (key.serialize(),))
 
     def keep_evidence(self, evidence: Evidence) -> None:
         """Keep two checkpoints that should not both exist, once, up to a bound for each kind."""
@@ -247,57 +331,3 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         isolation_level=None,
         timeout=WITNESS_LOCK_SECONDS_MAX,
     )
-
-
-def open_witness(data: Path, name: str) -> tuple[WitnessKey, WitnessState]:
-    """Open the key and the memory of a witness, or begin both in an empty folder.
-
-    The memory is made first and the key last: a key on the disk means that there was a memory.
-
-    Raises:
-        WitnessStateError: one of the two is lost, or they do not belong together.
-
-    Source: PROTOCOL [W-4].
-    """
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key_path, state_path = data / KEY_FILE, data / STATE_FILE
-    if key_path.exists():
-        key = _read_key(key_path, name)
-        return key, WitnessState.open(state_path, key.verifier_key)
-    if state_path.exists():
-        # A first start that stopped half-way: the key was never written, so nothing was cosigned.
-        WitnessState.open(state_path, None).close()
-        state_path.unlink()
-    key = WitnessKey(name, SigningKey.generate())
-    state = WitnessState.create(state_path, key.verifier_key)
-    _write_key(key_path, key)
-    return key, state
-
-
-def _write_key(path: Path, key: WitnessKey) -> None:
-    public, material = key.verifier_key, bytes([KeyType.COSIGNATURE_V1]) + bytes(key.signing_key)
-    text = f"{_KEY_PREFIX}{key.name}+{public.key_id.hex()}+{encode_base64(material)}\n"
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(path.parent)
-
-
-def _read_key(path: Path, name: str) -> WitnessKey:
-    with path.open("rb") as file:
-        if not is_private(file.fileno()):
-            raise WitnessStateError(f"{path.name} can be read by others, expected mode 600")
-        text = file.read(_KEY_BYTES_MAX).decode("utf-8", "replace")
-    head = f"{_KEY_PREFIX}{name}+"
-    if not text.startswith(head) or not text.endswith("\n"):
-        raise WitnessStateError(f"{path.name} is not the key of the witness with the name given")
-    key_id, _, encoded = text.removeprefix(head).removesuffix("\n").partition("+")
-    try:
-        material = decode_base64(encoded, path.name)
-        key = WitnessKey(name, SigningKey(material[1:]))
-    except (MalformedError, ValueError) as error:
-        raise WitnessStateError(f"{path.name} is damaged") from error
-    if material[0] != KeyType.COSIGNATURE_V1 or key.verifier_key.key_id.hex() != key_id:
-        raise WitnessStateError(f"{path.name} is damaged")
-    return key

@@ -25,6 +25,12 @@ from comity_protocol.signed_note import (
 
 SIZE_CONTENT_TYPE: Final = "text/x.tlog.size"
 
+ADD_CHECKPOINT: Final = "/add-checkpoint"
+ANCHOR_QUERY: Final = "anchor"
+"""With this query a witness adds its ML-DSA-44 line; one that has none ignores it."""
+
+STAMP: Final = "/stamp"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddCheckpoint:
@@ -63,10 +69,14 @@ class AddCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Cosigned:
-    """The witness cosigned: its line, verified, to be added to the note."""
+    """The witness cosigned: its line, verified, to be added to the note.
+
+    `anchor` is its line for an anchor, verified, when it was asked for one and gave it.
+    """
 
     line: SignatureLine
     cosignature: Cosignature
+    anchor: SignatureLine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,13 @@ WitnessAnswer = Cosigned | KnownSize | Refused
 
 
 def parse_witness_answer(
-    *, status: int, content_type: str, body: bytes, note: bytes, witness: VerifierKey
+    *,
+    status: int,
+    content_type: str,
+    body: bytes,
+    note: bytes,
+    witness: VerifierKey,
+    anchor: VerifierKey | None = None,
 ) -> WitnessAnswer:
     """Read what a witness answered to `AddCheckpoint`.
 
@@ -97,6 +113,7 @@ def parse_witness_answer(
         body: the body as received; the caller bounds it.
         note: the checkpoint that was offered.
         witness: the pinned key of the witness that was asked.
+        anchor: its pinned ML-DSA-44 key, when it was asked for an anchor.
 
     Raises:
         MalformedError, LimitError: the answer breaks the format.
@@ -110,7 +127,12 @@ def parse_witness_answer(
         line = answered.line_by(witness)
         if line is None:
             raise VerificationError(f"answer has no cosignature by {witness.name}")
-        return Cosigned(line, *cosignatures(serialize_note(answered), [witness]))
+        whole = serialize_note(answered)
+        (cosignature,) = cosignatures(whole, [witness])
+        added = None if anchor is None else answered.line_by(anchor)
+        if anchor is not None:
+            cosignatures(whole, [anchor])  # Verifies the line, when there is one.
+        return Cosigned(line, cosignature, added)
     if (
         status == HTTPStatus.CONFLICT
         and content_type.partition(";")[0].strip() == SIZE_CONTENT_TYPE

@@ -21,14 +21,13 @@ import pytest
 from aiohttp import web
 from nacl.signing import SigningKey
 
-from comity_client.witness import (
-    WitnessSettings,
-    main,
-    make_witness_app,
-    make_witness_runner,
-    run_witness,
+from comity_client.witness import make_witness_app, make_witness_runner
+from comity_client.witness_folder import (
+    WitnessFolder,
 )
+from comity_client.witness_program import WitnessSettings, main, run_witness
 from comity_client.witness_state import (
+    ANCHOR_FILE,
     KEY_FILE,
     STATE_FILE,
     Evidence,
@@ -36,7 +35,6 @@ from comity_client.witness_state import (
     WitnessKey,
     WitnessState,
     WitnessStateError,
-    open_witness,
 )
 from comity_protocol.checkpoint import (
     add_signatures,
@@ -67,7 +65,7 @@ LOG = VerifierKey(ORIGIN, KeyType.ED25519, bytes(LOG_KEY.verify_key))
 
 # The witness as its own process, with a clock that can be set back.
 PROGRAM: Final = (
-    "import sys, time; from comity_client.witness import main; "
+    "import sys, time; from comity_client.witness_program import main; "
     "sys.exit(main(sys.argv[2:], lambda: int(time.time()) + int(sys.argv[1])))"
 )
 
@@ -127,7 +125,8 @@ class Running(Client):
 
 @asynccontextmanager
 async def serving(data: Path, *, body_seconds_max: float = 10) -> AsyncIterator[Running]:
-    key, state = open_witness(data, NAME)
+    folder = WitnessFolder.open(data, NAME)
+    key, state = folder.key, folder.state
     async with aiohttp.ClientSession() as session:
         running = Running("", key.verifier_key, session, data, state, NOW)
         runner = make_witness_runner(
@@ -141,7 +140,7 @@ async def serving(data: Path, *, body_seconds_max: float = 10) -> AsyncIterator[
         running.address = f"http://{host}:{port}"
         yield running
     await runner.cleanup()
-    state.close()
+    folder.close()
 
 
 @pytest.fixture
@@ -385,13 +384,9 @@ async def test_a_clock_that_went_back_stops_the_witness(witness: Running) -> Non
 
 async def test_of_two_requests_at_once_only_one_history_is_cosigned(tmp_path: Path) -> None:
     """[L-6]"""
-    async with serving(tmp_path) as one, serving(tmp_path) as other:
+    async with serving(tmp_path) as running:
         answers = await asyncio.gather(
-            *(
-                running.ask(tree.request(0, 9))
-                for tree in (HONEST, FORKED) * 5
-                for running in (one, other)
-            )
+            *(running.ask(tree.request(0, 9)) for tree in (HONEST, FORKED) * 10)
         )
 
     (cosigned,) = [answer for answer in answers if isinstance(answer, Cosigned)]
@@ -400,8 +395,9 @@ async def test_of_two_requests_at_once_only_one_history_is_cosigned(tmp_path: Pa
 
 
 def test_evidence_is_kept_up_to_a_bound(tmp_path: Path) -> None:
-    _, state = open_witness(tmp_path, NAME)
-    with closing(state):
+    folder = WitnessFolder.open(tmp_path, NAME)
+    with closing(folder):
+        state = folder.state
         state._connection.execute("PRAGMA synchronous = OFF")  # For speed; nothing is answered.
         for number in range(WITNESS_EVIDENCE_MAX + 2):
             for kind in ("fork", "unproven"):
@@ -492,23 +488,25 @@ async def test_more_requests_than_a_witness_reads_at_once_are_asked_to_come_back
 def test_a_witness_keeps_its_key_and_its_memory(tmp_path: Path) -> None:
     """[W-4]"""
     data = tmp_path / "new" / "witness"
-    first, state = open_witness(data, NAME)
-    state.replace(ORIGIN, lambda _: Seen(size=1, root=b"r", note=b"n", cosigned_at=NOW))
-    state.close()
+    first = make_used(data)
 
-    second, state = open_witness(data, NAME)
-    with closing(state):
-        assert state.seen(ORIGIN) == Seen(size=1, root=b"r", note=b"n", cosigned_at=NOW)
+    folder = WitnessFolder.open(data, NAME)
+    with closing(folder):
+        second = folder.key
+        assert folder.state.seen(ORIGIN) == Seen(size=1, root=b"r", note=b"n", cosigned_at=NOW)
 
     assert second.verifier_key == first.verifier_key
+    assert second.anchor_verifier_key == first.anchor_verifier_key
+    assert (data / ANCHOR_FILE).stat().st_mode & 0o777 == 0o600
     assert (data / KEY_FILE).stat().st_mode & 0o777 == 0o600
     assert data.stat().st_mode & 0o777 == 0o700
     assert "SigningKey" not in repr(first)
 
 
 def test_a_rule_that_refuses_changes_nothing(tmp_path: Path) -> None:
-    _, state = open_witness(tmp_path, NAME)
-    with closing(state):
+    folder = WitnessFolder.open(tmp_path, NAME)
+    with closing(folder):
+        state = folder.state
         state.replace(ORIGIN, lambda _: Seen(size=1, root=b"r", note=b"n", cosigned_at=NOW))
 
         with pytest.raises(LookupError):
@@ -522,10 +520,10 @@ def refuse(_: Seen | None) -> Seen:
 
 
 def make_used(data: Path) -> WitnessKey:
-    key, state = open_witness(data, NAME)
-    state.replace(ORIGIN, lambda _: Seen(size=1, root=b"r", note=b"n", cosigned_at=NOW))
-    state.close()
-    return key
+    folder = WitnessFolder.open(data, NAME)
+    with closing(folder):
+        folder.state.replace(ORIGIN, lambda _: Seen(size=1, root=b"r", note=b"n", cosigned_at=NOW))
+    return folder.key
 
 
 def lose_state(data: Path) -> None:
@@ -587,6 +585,19 @@ def rename_key(data: Path) -> None:
     (data / KEY_FILE).write_text(text.replace("/w1", "/w2"))
 
 
+def lose_anchor(data: Path) -> None:
+    (data / ANCHOR_FILE).unlink()
+
+
+def swap_anchor(data: Path) -> None:
+    make_used(data / "other")
+    (data / "other" / ANCHOR_FILE).replace(data / ANCHOR_FILE)
+
+
+def cut_anchor(data: Path) -> None:
+    (data / ANCHOR_FILE).write_text((data / ANCHOR_FILE).read_text()[:-9] + "\n")
+
+
 @pytest.mark.parametrize(
     ("lose", "message"),
     [
@@ -602,6 +613,9 @@ def rename_key(data: Path) -> None:
         (change_key_id, "witness.key is damaged"),
         (overwrite_key, r"witness.key is not the key of the witness with the name given"),
         (rename_key, "witness.key is not the key of the witness with the name given"),
+        (lose_anchor, "knows a key for anchors, but witness.anchor.key is missing"),
+        (swap_anchor, "witness.sqlite3 belongs to another key than witness.anchor.key"),
+        (cut_anchor, "witness.anchor.key is damaged"),
     ],
 )
 def test_a_witness_that_lost_its_key_or_its_memory_does_not_start(
@@ -613,7 +627,7 @@ def test_a_witness_that_lost_its_key_or_its_memory_does_not_start(
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
 
     with pytest.raises(WitnessStateError, match=message):
-        open_witness(tmp_path, NAME)
+        WitnessFolder.open(tmp_path, NAME)
 
     # It does not help itself either: no new memory, no new key.
     after = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
@@ -622,14 +636,16 @@ def test_a_witness_that_lost_its_key_or_its_memory_does_not_start(
 
 def test_a_first_start_that_stopped_half_way_is_begun_again(tmp_path: Path) -> None:
     """[W-4]"""
-    unused, state = open_witness(tmp_path, NAME)
-    state.close()
+    unused = WitnessFolder.open(tmp_path, NAME)
+    unused.close()
     (tmp_path / KEY_FILE).unlink()
+    (tmp_path / ANCHOR_FILE).unlink()
 
-    fresh, state = open_witness(tmp_path, NAME)
-    state.close()
+    fresh = WitnessFolder.open(tmp_path, NAME)
+    fresh.close()
 
-    assert fresh.verifier_key != unused.verifier_key
+    assert fresh.key.verifier_key != unused.key.verifier_key
+    assert fresh.key.anchor_verifier_key != unused.key.anchor_verifier_key
 
 
 def test_a_memory_is_not_begun_over_another(tmp_path: Path) -> None:

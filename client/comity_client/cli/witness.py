@@ -13,6 +13,6 @@ from comity_client.cli.shell import Shell
 @click.pass_obj
 def witness(shell: Shell, arguments: tuple[str, ...]) -> int:
     """Run a witness."""
-    from comity_client.witness import main
+    from comity_client.witness_program import main
 
     return main(arguments, shell.now)
