@@ -6,20 +6,29 @@ compute again and compare by digest.
 """
 
 from comity_client.desk import Desk
-from comity_protocol.counting import Response, fold, response_times
+from comity_protocol.counting import Clock, Fault, Statistics, Unaccounted, count
+from comity_protocol.errors import ComityError, OpenError
 from comity_protocol.exchange import Step
 
 
-def audited_steps(desk: Desk) -> tuple[Step, ...]:
-    """Give every act that this desk audits, verified, ascending by leaf index."""
-    steps = []
+def audited(desk: Desk) -> tuple[tuple[Step, ...], tuple[Unaccounted, ...]]:
+    """Give every act that this desk audits, verified, and every envelope that it cannot count."""
+    steps: list[Step] = []
+    unaccounted: list[Unaccounted] = []
     for line in desk.inbox():
-        if line.envelope is None or line.refused is not None:
+        if line.envelope is None or line.sender is None or line.sealed_at is None:
+            # By whom it is, or that it is in the log, is not proven: it counts against nobody.
             continue
         if desk.profile.desk in (line.sender, line.receiver):
             # An act of the secretariat's own exchanges is not one that it audits.
             continue
-        opened = desk.read(line.envelope)
+        try:
+            opened = desk.read(line.envelope)
+        except ComityError as error:
+            # SPEC [N-4]: an audit part that does not open counts against its sender.
+            fault = Fault.UNOPENED if isinstance(error, OpenError) else Fault.UNVERIFIED
+            unaccounted.append(Unaccounted(line.leaf_index, line.envelope, line.sender, fault))
+            continue
         core = opened.core
         steps.append(
             Step(
@@ -32,27 +41,25 @@ def audited_steps(desk: Desk) -> tuple[Step, ...]:
                 record=opened.record,
             )
         )
-    return tuple(sorted(steps, key=lambda step: step.index))
+    return tuple(steps), tuple(unaccounted)
 
 
-async def responses(desk: Desk) -> tuple[Response, ...]:
-    """Compute the response time of every exchange that this desk audits.
+async def statistics(desk: Desk) -> Statistics:
+    """Count every exchange that this desk audits.
 
     Raises:
         OfflineError: The relay is not there to date the acts.
         VerificationError: It dates them with a checkpoint that does not hold.
     """
-    steps = audited_steps(desk)
-    exchanges, _ = fold(steps)
-    wanted = {
-        index
-        for exchange in exchanges.values()
-        for index in (exchange.opened_index, exchange.acknowledged_index, exchange.final_index)
-        if index is not None
-    }
-    dated = {index: await desk.sealed_at(index) for index in sorted(wanted)}
-    return response_times(
+    steps, unaccounted = audited(desk)
+    sealed = {step.index: await desk.sealed_at(step.index) for step in steps}
+    return count(
         steps,
-        sealed_at=dated.__getitem__,
+        clock=Clock(
+            sealed=sealed,
+            as_of=max(sealed.values(), default=0),
+            witnesses=len(desk.directory.genesis.quorum.witnesses),
+        ),
         party={id_: member.party for id_, member in desk.directory.desks.items()},
+        unaccounted=unaccounted,
     )

@@ -8,7 +8,7 @@ from comity_client.cli.shell import Shell, Verb
 
 if TYPE_CHECKING:
     from comity_client.desk import Desk
-    from comity_protocol.counting import Response
+    from comity_protocol.counting import Response, Statistics
 
 
 @click.command(cls=Verb)
@@ -16,26 +16,50 @@ if TYPE_CHECKING:
 def secretariat(shell: Shell) -> None:
     """Say how long requests took to be answered, open ones included."""
     from comity_client.cli.online import with_desk
-    from comity_client.secretariat import responses
+    from comity_client.secretariat import statistics
     from comity_protocol.counting import digest_of
     from comity_protocol.keys import fingerprint
 
-    async def do(desk: "Desk") -> "tuple[Response, ...]":
+    async def do(desk: "Desk") -> "Statistics":
         with shell.step("fetching audit records"):
             if not shell.is_offline:
                 await desk.sync()
                 await desk.fetch()
-            return await responses(desk)
+            return await statistics(desk)
 
-    rows = with_desk(shell, do)
+    counted = with_desk(shell, do)
     shell.give(
         "response-times",
-        {"digest": digest_of(rows).hex(), "responses": [_row(row) for row in rows]},
-        [*(_line(row) for row in rows), f"digest  {fingerprint(digest_of(rows))}"],
+        {
+            "digest": digest_of(counted).hex(),
+            "as_of": counted.as_of,
+            "witnesses": counted.witnesses,
+            "is_ranked": counted.is_ranked,
+            "responses": [_row(row) for row in counted.rows],
+            "unaccounted": [
+                {
+                    "leaf_index": one.index,
+                    "envelope": one.envelope.hex(),
+                    "sender": one.sender.hex(),
+                    "fault": one.fault.value,
+                }
+                for one in counted.unaccounted
+            ],
+            "unaccounted_by": dict(counted.charged),
+        },
+        [
+            *(_line(row) for row in counted.rows),
+            *(f"{party}  {count} not accounted for" for party, count in counted.charged),
+            f"digest  {fingerprint(digest_of(counted))}",
+        ],
     )
-    if not rows:
+    if not counted.rows:
         shell.hint(
             "no records: no desk that names this one as its auditor has written or answered yet"
+        )
+    elif not counted.is_ranked:
+        shell.hint(
+            f"{counted.witnesses} witnesses are too few to rank anybody; the times are shown alone"
         )
 
 
@@ -49,8 +73,14 @@ def _row(row: "Response") -> dict[str, object]:
         "state": row.state,
         "opened_at": row.opened_at,
         "acknowledged_at": row.acknowledged_at,
+        "delivered_at": row.delivered_at,
         "final_at": row.final_at,
         "response_seconds": row.response_seconds,
+        "response_seconds_min": row.response_seconds_min,
+        "pickup_seconds": row.pickup_seconds,
+        "handling_seconds": row.handling_seconds,
+        "timeliness": None if row.timeliness is None else row.timeliness.value,
+        "outage_seconds": row.outage_seconds,
         "refused_steps": row.refused_steps,
     }
 

@@ -24,7 +24,7 @@ from comity_client.demo.learned import look
 from comity_client.demo.play import DemoError, Played, play
 from comity_client.demo.stage import DESKS, QUORUM, SECRETARIAT, WITNESSES, Stage, set_up
 from comity_client.demo.tamper import Tampering, tamper
-from comity_client.secretariat import responses
+from comity_client.secretariat import statistics
 from comity_protocol.counting import digest_of
 
 _NEXT = (
@@ -77,7 +77,7 @@ async def _run(shell: Shell, folder: Path) -> report.Outcome:
         secretariat = stage.desks[SECRETARIAT]
         await secretariat.sync()
         await secretariat.fetch()
-        rows = await responses(secretariat)
+        counted = await statistics(secretariat)
         say("counted", "the secretariat has computed response times and opened no body")
         phrases = [phrase for case in cases for phrase in case_files.words_of(case)]
         learned = look(stage.data, stage.folder / "relay.log", phrases, stage.codes)
@@ -88,8 +88,8 @@ async def _run(shell: Shell, folder: Path) -> report.Outcome:
             played=tuple(played),
             learned=learned,
             tampering=tampering,
-            responses=rows,
-            digest=digest_of(rows),
+            responses=counted.rows,
+            digest=digest_of(counted),
             witnesses=WITNESSES,
             quorum=QUORUM,
             log_size=secretariat.newest.size,
