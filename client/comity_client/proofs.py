@@ -12,6 +12,7 @@ from typing import Final
 from comity_client.desk import Desk
 from comity_client.envelopes import UnknownEnvelopeError
 from comity_client.files import write_private
+from comity_client.state import Newest
 from comity_protocol.checkpoint import WitnessedCheckpoint
 from comity_protocol.core import Core, core_hash
 from comity_protocol.encoding import parse
@@ -26,8 +27,13 @@ FOLDER: Final = "proofs"
 PROOF_BYTES_MAX: Final = 262_144
 
 
-async def fetch_proof(desk: Desk, envelope: EnvelopeId) -> LogProof:
-    """Compute the proof of an envelope under the newest checkpoint, from the relay's tiles.
+async def fetch_proof(desk: Desk, envelope: EnvelopeId, under: Newest | None = None) -> LogProof:
+    """Compute the proof of an envelope from the relay's tiles.
+
+    Args:
+        desk: It holds the envelope.
+        envelope: Its id.
+        under: A verified checkpoint that covers it; None for the newest.
 
     Raises:
         UnknownEnvelopeError: It is not in the log as far as this device knows.
@@ -45,8 +51,9 @@ async def fetch_proof(desk: Desk, envelope: EnvelopeId) -> LogProof:
     own = desk.profile.desk
     position = [entry.desk for entry in Core.parse(core).to].index(own)
     commitments = CounterProof.of(parse(proof)).commitments(position, own, counter)
-    hashes = await desk.log.inclusion_proof(index, desk.newest)
-    return LogProof(index=index, hashes=hashes, note=desk.newest.note, extra=places_of(commitments))
+    under = under or desk.newest
+    hashes = await desk.log.inclusion_proof(index, under)
+    return LogProof(index=index, hashes=hashes, note=under.note, extra=places_of(commitments))
 
 
 def verify_proof(proof: LogProof, core: bytes, genesis: Genesis) -> WitnessedCheckpoint:

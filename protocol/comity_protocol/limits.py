@@ -201,6 +201,15 @@ ANCHORS_PAGE_MAX: Final = 16
 # A file of evidence: two notes, a proof and the rest.
 EVIDENCE_BYTES_MAX: Final = 2 * NOTE_BYTES_MAX + 4_096
 
+# A certificate: a genesis, a body, proofs, and a few statements of 10 KB each.
+CERTIFICATE_BYTES_MAX: Final = 2 * 1024 * 1024
+
+# Statements in a certificate: for each of the few desks its own, a device's and its admins'.
+CERTIFICATE_STATEMENTS_MAX: Final = 64
+
+# Receipts in a certificate; an act has one counterpart and up to eight auditors.
+CERTIFICATE_RECEIPTS_MAX: Final = 9
+
 # --- Witness ----------------------------------------------------------------------------------
 
 # Body of a request: a checkpoint and the 64 lines that may stand before it.
