@@ -13,9 +13,12 @@ from comity_protocol.checkpoint import (
     Checkpoint,
     add_signatures,
     cosign,
+    cosign_anchor,
     open_checkpoint,
     sign_checkpoint,
+    verify_anchor,
 )
+from comity_protocol.keys import AnchorKey
 from comity_protocol.merkle import (
     Frontier,
     consistency_proof,
@@ -23,6 +26,7 @@ from comity_protocol.merkle import (
     leaf_hash,
     verify_consistency,
 )
+from comity_protocol.quorum import Quorum
 from comity_protocol.signed_note import KeyType, VerifierKey
 
 ORIGIN = "relay.example/log"
@@ -83,6 +87,32 @@ def test_our_cosignatures_are_believed_by_others() -> None:
     assert {key.name for key, _ in verified} == {key.name for key in WITNESSES}
     times = {signing.Ed25519CosignatureVerifier.get_timestamp(line.payload) for _, line in verified}
     assert times == {NOW + 1, NOW + 2, NOW + 3}
+
+
+def test_our_anchors_are_believed_by_others() -> None:
+    """[L-10]"""
+    secret = AnchorKey.from_seed(bytes([9]) * 32)
+    line = cosign_anchor(note(), "witness.example/w1", secret, NOW)
+    text = add_signatures(note(), [line]).decode()
+    checkpoint = tlog.Checkpoint.from_text(text)
+    key = VerifierKey("witness.example/w1", KeyType.MLDSA44, secret.public)
+    keys = signing.VkeySet(signing.Vkey.from_string(key.serialize()))
+
+    ((_, verified),) = keys.verify(checkpoint.signatures, checkpoint)
+
+    assert signing.MLDSA44CosignatureVerifier.get_timestamp(verified.payload) == NOW
+
+
+def test_the_anchor_of_another_program_is_believed() -> None:
+    """[L-10]"""
+    secret = AnchorKey.from_seed(bytes([9]) * 32)
+    signer = signing.MLDSA44CosignatureSigner("witness.example/w1", secret.seed)
+    theirs = tlog.Checkpoint.make_signed(ORIGIN, SIZE, root(SIZE), [signer]).serialize().encode()
+    key = VerifierKey("witness.example/w1", KeyType.MLDSA44, secret.public)
+
+    witnessed = verify_anchor(theirs, ORIGIN, Quorum(1, (key,)))
+
+    assert witnessed.checkpoint == Checkpoint(origin=ORIGIN, size=SIZE, root=root(SIZE))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from cryptography.cobblestone import Cobblestone256Decryptor
 from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey, MLDSA65PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -35,7 +35,14 @@ from nacl.exceptions import CryptoError
 
 from comity_protocol import keys
 from comity_protocol.errors import MalformedError, OpenError, VerificationError
-from comity_protocol.keys import Context, FastKey, FullKey, SealKey
+from comity_protocol.keys import (
+    AnchorKey,
+    Context,
+    FastKey,
+    FullKey,
+    SealKey,
+    verify_anchor_signature,
+)
 from support.cobblestone import read_cobblestone
 
 VENDORED = Path(__file__).parents[2] / "protocol" / "vectors"
@@ -195,6 +202,63 @@ def test_nist_mldsa_65_signature_verification() -> None:
             outcomes[test["testPassed"], verified] += 1
 
     assert outcomes == {(True, True): 1, (False, False): 2}
+
+
+# --- ML-DSA-44 --------------------------------------------------------------------------------
+
+
+def _is_anchored(public: bytes, message: bytes, signature: bytes) -> bool:
+    try:
+        verify_anchor_signature(public, message, signature)
+    except VerificationError:
+        return False
+    return True
+
+
+def test_wycheproof_mldsa_44_verify() -> None:
+    """An anchor's context is empty, so a vector with another must not verify, however valid."""
+    outcomes: Counter[tuple[str, bool, bool]] = Counter()
+
+    for group, test in _wycheproof("Signature/wycheproof/mldsa_44_verify_test.json"):
+        public, message, context, signature = (
+            bytes.fromhex(text)
+            for text in (group["publicKey"], test["msg"], test.get("ctx", ""), test["sig"])
+        )
+        outcomes[test["result"], bool(context), _is_anchored(public, message, signature)] += 1
+
+    assert outcomes == {
+        ("valid", False, True): 75,
+        ("valid", True, False): 2,
+        ("invalid", False, False): 98,
+        ("invalid", True, False): 5,
+    }
+
+
+def test_wycheproof_mldsa_44_keys_from_seeds() -> None:
+    outcomes: Counter[str] = Counter()
+
+    for group, _ in _wycheproof("Signature/wycheproof/mldsa_44_sign_seed_test.json"):
+        seed, public = (bytes.fromhex(group[name] or "") for name in ("privateSeed", "publicKey"))
+        if len(seed) != 32:
+            outcomes["seed of another length"] += 1
+            continue
+        assert AnchorKey.from_seed(seed).public == public
+        outcomes["key"] += 1
+
+    assert outcomes == {"key": 83, "seed of another length": 3}
+
+
+def test_nist_mldsa_44_known_answers() -> None:
+    """All of them have a context, so they verify under it and never as an anchor."""
+    answers = list(_responses("asymmetric/MLDSA/kat_MLDSA_44_det_pure.rsp"))
+
+    for answer in answers:
+        public, message, signature = answer["pk"], answer["msg"], answer["sm"][:2_420]
+        assert AnchorKey.from_seed(answer["xi"]).public == public
+        MLDSA44PublicKey.from_public_bytes(public).verify(signature, message, answer["ctx"])
+        assert not _is_anchored(public, message, signature)
+
+    assert len(answers) == 100
 
 
 def test_lamps_composite() -> None:
