@@ -128,10 +128,11 @@ class Archive:
             return None
         except OSError as error:
             raise ArchiveError(f"{name} cannot be read: {error.strerror}") from error
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise ArchiveError(f"{name or self.folder} is no plain file; refusing to read it")
         with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ArchiveError(f"{name} is no plain file; refusing to read it")
             if status.st_size > bytes_max:
                 raise ArchiveError(
                     f"{name} is {status.st_size:,} bytes, expected at most {bytes_max:,}"

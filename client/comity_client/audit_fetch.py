@@ -40,7 +40,12 @@ from comity_protocol.evidence import Fork
 from comity_protocol.fields import Fields, array_of, bytes_of
 from comity_protocol.genesis import Genesis, verify_genesis
 from comity_protocol.identifiers import DeploymentId
-from comity_protocol.limits import NOTE_BYTES_MAX, STATEMENT_BYTES_MAX
+from comity_protocol.limits import (
+    ANCHORS_PAGE_MAX,
+    CHECKPOINTS_PAGE_MAX,
+    NOTE_BYTES_MAX,
+    STATEMENT_BYTES_MAX,
+)
 from comity_protocol.merkle import TILE_WIDTH, plan_consistency, prove
 from comity_protocol.statements import SignedStatement
 
@@ -49,7 +54,7 @@ STATEMENTS_BYTES_MAX: Final = 512 * 1024 * 1024
 """About 60,000 statements of a deployment, each with its signatures."""
 
 STATEMENTS_MAX: Final = 1_000_000
-PAGE_NOTES: Final = 100
+STATEMENTS_PAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 PAGES_MAX: Final = 10_000
 TILES_CACHED_MAX: Final = 64
 
@@ -112,6 +117,9 @@ async def fetch(
     if known is not None and not await _continues(archive, log, known, (note, offered), report):
         return Fetched(known[1].checkpoint.size, 0, 0)
     files = await _Download(archive, source, log, progress).run()
+    for name in sorted(log.other):
+        text = "tile does not lead to the root; what lies above and below it was fetched without it"
+        report(Finding(kind=Kind.DAMAGED_TILE, text=text, where=name))
     _keep_newest(archive, known, note, offered)
     notes = await _fetch_notes(archive, log, genesis, (note, offered), report)
     await fetch_statements(archive, source, report)
@@ -153,9 +161,12 @@ async def pin_genesis(archive: Archive, source: Source, pinned: bytes | None) ->
             f"{archive.folder} has no genesis yet; say with --genesis which one you expect"
         )
     data = await source.get("v1/genesis", GENESIS_BYTES_MAX)
-    data = data or await source.get("genesis", GENESIS_BYTES_MAX)
     if data is None:
-        raise ArchiveError(f"{source.url} has no genesis; give its file with --genesis")
+        # A mirror has it as the first of the statements.
+        first = [one async for one in _statements(source, 0, pages_max=1)][:1]
+        data = first[0].serialize() if first else None
+    if data is None:
+        raise ArchiveError(f"{source.url} has no genesis; fetch from the relay or another mirror")
     genesis = _verified_genesis(data, pinned)
     archive.put(GENESIS, data)
     return genesis
@@ -175,7 +186,11 @@ def _verified_genesis(data: bytes, pinned: bytes | None) -> Genesis:
 
 
 class _Proven:
-    """Tiles of one witnessed checkpoint, each verified before it is given."""
+    """Tiles of one witnessed checkpoint, each verified before it is given.
+
+    Attributes:
+        other: Files of the folder that are not those of this checkpoint; they were passed over.
+    """
 
     def __init__(
         self,
@@ -190,15 +205,30 @@ class _Proven:
         self.size: Final = head.checkpoint.size
         self.root: Final = head.checkpoint.root
         self.edge: list[Hashes] = []
+        self.other: set[str] = set()
         self._known: Final[OrderedDict[tuple[int, int], Hashes]] = OrderedDict()
 
     async def open(self) -> None:
-        """Fetch the partial tiles, which together lead to the root."""
-        for level in range(levels_of(self.size)):
-            tile = tile_at(level, len_of(self.size, level), self.size)
-            self.edge.append(await self._hashes(tile) if tile.width else [])
+        """Get the partial tiles, which together lead to the root.
+
+        Raises:
+            SourceError: Those of the source do not.
+        """
+        levels = range(levels_of(self.size))
+        tiles = [tile_at(level, len_of(self.size, level), self.size) for level in levels]
+        kept = [self._kept(tile) if tile.width else [] for tile in tiles]
+        known = [run for run in kept if run is not None]
+        if len(known) == len(kept) and root_of(known) == self.root:
+            self.edge = known
+            return
+        self.edge = [await self._served(tile) if tile.width else [] for tile in tiles]
         if root_of(self.edge) != self.root:
             raise SourceError("last tiles of the log do not lead to the root of its checkpoint")
+        self.other |= {
+            tile.path
+            for tile, mine, right in zip(tiles, kept, self.edge, strict=True)
+            if mine is not None and mine != right
+        }
 
     async def tile(self, level: int, index: int) -> Hashes:
         """Give the hashes of a tile, full or the last of its level."""
@@ -212,10 +242,12 @@ class _Proven:
         upper, place = divmod(index, TILE_WIDTH)
         parent = (await self.tile(level + 1, upper))[place]
         tile = Tile(level, index)
-        hashes = await self._hashes(tile)
+        hashes = self._kept(tile)
+        if hashes is None or tile_root(hashes) != parent:
+            if hashes is not None:
+                self.other.add(tile.path)
+            hashes = await self._served(tile)
         if tile_root(hashes) != parent:
-            if self._archive.has(tile.path, tile.byte_size):
-                raise ArchiveError(f"{tile.path} is damaged: it does not lead to the root")
             raise SourceError(f"{tile.path} does not lead to the root of the checkpoint")
         self._known[key] = hashes
         if len(self._known) > TILES_CACHED_MAX:
@@ -239,10 +271,12 @@ class _Proven:
             runs.append((await self.tile(read.level, index))[first : first + read.count])
         return prove(plan, runs)
 
-    async def _hashes(self, tile: Tile) -> Hashes:
+    def _kept(self, tile: Tile) -> Hashes | None:
         data = self._archive.read(tile.path, tile.byte_size)
-        if data is None or len(data) != tile.byte_size:
-            data = await get_tile(self.source, tile)
+        return None if data is None else split_hashes(data, tile.width)
+
+    async def _served(self, tile: Tile) -> Hashes:
+        data = await get_tile(self.source, tile)
         hashes = split_hashes(data, tile.width)
         if hashes is None:
             raise SourceError(f"{tile.path} is {len(data):,} bytes, expected {tile.byte_size:,}")
@@ -427,8 +461,8 @@ async def _fetch_notes(
             (ANCHORS, lambda note: verify_anchor(note, genesis.origin, anchors.quorum)),
         )
     for folder, verify in kinds:
-        after = _last_size(archive, folder)
-        async for note in _notes(source, folder, after):
+        last, known = _last_size(archive, folder)
+        async for note in _notes(source, folder, last - 1, known):
             try:
                 witnessed = verify(note)
             except (MalformedError, VerificationError, LimitError) as error:
@@ -436,46 +470,59 @@ async def _fetch_notes(
                 report(Finding(kind=kind, text=f"source served: {error}", where=source.url))
                 break
             head = witnessed.checkpoint
-            if not after < head.size <= log.size:
+            # What is published meanwhile is left for the next fetch.
+            if not last <= head.size <= log.size:
                 break
-            after = head.size
-            is_forked = await _report_fork(archive, log, (note, witnessed), newest, report)
-            if is_forked:
+            last = head.size
+            if await _report_fork(archive, log, (note, witnessed), newest, report):
                 break
             archive.put(note_name(folder, head.size, note), note)
             written += 1
     return written
 
 
-async def _notes(source: Source, folder: str, after: int) -> AsyncIterator[bytes]:
+async def _notes(source: Source, folder: str, after: int, skip: int) -> AsyncIterator[bytes]:
+    """Page through published checkpoints, which are ascending and only grow at their end."""
+    limit = ANCHORS_PAGE_MAX if folder == ANCHORS else CHECKPOINTS_PAGE_MAX
     for _ in range(PAGES_MAX):
-        before = after
-        data = await source.get(
-            f"v1/{folder}?after={after}&limit={PAGE_NOTES}", PAGE_NOTES * NOTE_BYTES_MAX
-        )
+        path = f"v1/{folder}?after={after}&skip={skip}&limit={limit}"
+        data = await source.get(path, limit * NOTE_BYTES_MAX)
         if data is None:
             return
-        items = Fields.of(parse(data), "page of checkpoints", {"items"}).array(
-            "items", high=PAGE_NOTES
-        )
+        items = Fields.of(parse(data), "page of checkpoints", {"items"}).array("items", high=limit)
         for item in items:
-            note = bytes_of(item, "checkpoint", low=1, high=NOTE_BYTES_MAX)
-            yield note
-            after = max(after, int(note.split(b"\n", 2)[1]))
-        if len(items) < PAGE_NOTES or after <= before:
+            yield bytes_of(item, "checkpoint", low=1, high=NOTE_BYTES_MAX)
+        skip += len(items)
+        if len(items) < limit:
             return
 
 
-def _last_size(archive: Archive, folder: str) -> int:
+def _last_size(archive: Archive, folder: str) -> tuple[int, int]:
+    """Give the largest size among kept checkpoints, 0 for none, and how many have it."""
     names = [name.rpartition("/")[2].partition("-")[0] for name in archive.names(folder)]
-    return max((int(name) for name in names if name.isascii() and name.isdecimal()), default=0)
+    sizes = [int(name) for name in names if name.isascii() and name.isdecimal()]
+    return (max(sizes), sizes.count(max(sizes))) if sizes else (0, 0)
 
 
 async def fetch_statements(archive: Archive, source: Source, report: Report) -> None:
     """Fetch the statements from a mirror, which serves them to everybody as it replayed them."""
-    data = await source.get("statements", STATEMENTS_BYTES_MAX)
-    if data is not None:
-        keep_statements(archive, parse_statement_list(data), report, source.url)
+    known = read_statements(archive)
+    served = [one async for one in _statements(source, 0)]
+    if served or known is None:
+        keep_statements(archive, served, report, source.url)
+
+
+async def _statements(
+    source: Source, after: int, *, pages_max: int = PAGES_MAX
+) -> AsyncIterator[SignedStatement]:
+    for _ in range(pages_max):
+        data = await source.get(f"statements?after={after}", STATEMENTS_PAGE_BYTES_MAX)
+        found = [] if data is None else parse_statement_list(data)
+        for one in found:
+            yield one
+        after += len(found)
+        if not found or after > STATEMENTS_MAX:
+            return
 
 
 def parse_statement_list(data: bytes) -> list[SignedStatement]:
@@ -484,22 +531,30 @@ def parse_statement_list(data: bytes) -> list[SignedStatement]:
     Raises:
         MalformedError: It is something else.
     """
-    return [
-        SignedStatement.parse(bytes_of(item, "statement", low=1, high=GENESIS_BYTES_MAX))
-        for item in array_of(parse(data), "statements", high=STATEMENTS_MAX)
-    ]
+    items = array_of(parse(data), "statements", high=STATEMENTS_MAX)
+    return [SignedStatement.parse(serialize(item)) for item in items]
+
+
+def read_statements(archive: Archive) -> list[SignedStatement] | None:
+    """Read the statements of the folder; None when it has none.
+
+    Raises:
+        ArchiveError, MalformedError: The file is damaged.
+    """
+    data = archive.read(STATEMENTS, STATEMENTS_BYTES_MAX)
+    return None if data is None else parse_statement_list(data)
 
 
 def keep_statements(
     archive: Archive, statements: Sequence[SignedStatement], report: Report, where: str
 ) -> None:
-    """Write the statements, when they continue those of the folder."""
-    data = archive.read(STATEMENTS, STATEMENTS_BYTES_MAX)
-    known = [] if data is None else parse_statement_list(data)
+    """Write the statements, without sealed boxes, when they continue those of the folder."""
+    known = read_statements(archive) or []
     if [one.payload for one in known] != [one.payload for one in statements[: len(known)]]:
         text = "source gives other statements than it gave before; the old ones are kept"
         report(Finding(kind=Kind.SOURCE, text=text, where=where))
         return
     if len(statements) > len(known):
-        items = [one.serialize() for one in statements]
+        bare = [SignedStatement(one.payload, one.signatures) for one in statements]
+        items = [parse(one.serialize()) for one in bare]
         archive.replace(STATEMENTS, serialize(items), durably=True)

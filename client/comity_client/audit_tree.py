@@ -119,6 +119,8 @@ class TreeCheck:
             when it is called, so what it finds counts only when ``run`` has found no damage.
         marks: Ascending sizes, at most ``size``, whose roots are wanted.
         roots: The roots at those sizes, as far as they can be known.
+        is_sound: Whether all files are right, after ``run``.
+        are_entries_sound: Whether all entries are, whatever the tiles are.
     """
 
     archive: Archive
@@ -129,6 +131,7 @@ class TreeCheck:
     marks: Sequence[int] = ()
     roots: dict[int, bytes] = field(default_factory=dict)
     is_sound: bool = True
+    are_entries_sound: bool = True
     _levels: list[Known] = field(default_factory=list)
     _above: dict[int, tuple[Tile, Hashes | None]] = field(default_factory=dict)
     _mark: int = 0
@@ -326,10 +329,11 @@ class TreeCheck:
 
     def _find(self, kind: Kind, tile: Tile, text: str) -> None:
         self.is_sound = False
+        self.are_entries_sound &= tile.level is not None
         self.report(Finding(kind=kind, text=text, where=tile.path))
 
     def _lose(self, text: str) -> None:
-        self.is_sound = False
+        self.is_sound = self.are_entries_sound = False
         self.report(Finding(kind=Kind.ROOT, text=text, where="checkpoint"))
 
 

@@ -12,7 +12,7 @@ not stop at the first finding.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from typing import Final
@@ -30,10 +30,9 @@ from comity_client.audit_archive import (
     tile_at,
 )
 from comity_client.audit_fetch import (
-    STATEMENTS_BYTES_MAX,
-    parse_statement_list,
     read_checkpoint,
     read_genesis,
+    read_statements,
 )
 from comity_client.audit_findings import Finding, Kind, Report
 from comity_client.audit_tree import TreeCheck, split_entries
@@ -165,8 +164,10 @@ class Audit:
         is_whole = check.run()
         self._extra_files(head.size)
         self._compare_notes(others, note, witnessed, genesis, check.roots)
-        statements, directory = self._fold(genesis, scan)
-        if is_whole:
+        statements, directory = 0, None
+        # Of entries that are damaged nothing is known; whoever repairs them checks again.
+        if check.are_entries_sound:
+            statements, directory = self._fold(genesis, scan)
             self._forms(scan)
             self._look(scan, genesis, directory, note, witnessed)
         return Verified(
@@ -264,8 +265,7 @@ class Audit:
     def _fold(self, genesis: Genesis, scan: _Scan) -> tuple[int, Directory | None]:
         """Match statements with their entries and fold them by all rules."""
         try:
-            data = self._archive.read(STATEMENTS, STATEMENTS_BYTES_MAX)
-            statements = None if data is None else parse_statement_list(data)
+            statements = read_statements(self._archive)
         except ComityError as error:
             self._report(Finding(kind=Kind.DAMAGED_FILE, text=str(error), where=STATEMENTS))
             return 0, None
@@ -294,7 +294,7 @@ class Audit:
                 if directory is None:
                     directory = Directory.begin(signed, pinned)
                 else:
-                    directory = directory.apply(replace(signed, is_bare=True), index)
+                    directory = directory.apply(_bare(signed), index)
                 count += 1
             except ComityError as error:
                 text = f"statement at entry {index} breaks a rule: {error}"
@@ -432,6 +432,11 @@ def _verify_receipt(signed: Signed, directory: Directory | None, index: int) -> 
 def _verify_notice(signed: Signed, directory: Directory | None, index: int) -> None:
     if directory is not None:
         verify_notice(signed, directory, index=index)
+
+
+def _bare(signed: SignedStatement) -> SignedStatement:
+    """Leave the sealed boxes out: each is checked by the one member who can open it."""
+    return SignedStatement(signed.payload, signed.signatures, is_bare=True)
 
 
 def _place_of(index: int) -> str:
