@@ -18,6 +18,7 @@ ENVELOPES: Final = "/v1/envelopes"
 MAILBOX: Final = "/v1/mailbox"
 WRAPS: Final = "/v1/wraps"
 RECEIPTS: Final = "/v1/receipts"
+NOTICES: Final = "/v1/notices"
 PROOF: Final = "/v1/proof"
 COVERING: Final = "/v1/covering"
 LEAVES: Final = "/v1/leaves"
@@ -115,6 +116,11 @@ PROBLEMS: Final = MappingProxyType(
         ),
         "id-taken": Problem(
             409, "another object has this id", "choose a new random id and send again"
+        ),
+        "on-hold": Problem(
+            409,
+            "an envelope is on hold, so nobody may erase it",
+            "see the notices for the desk that holds it, and ask it for a release",
         ),
         "chain-moved": Problem(
             409,

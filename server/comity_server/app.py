@@ -8,7 +8,7 @@ starts it; ``running`` below does the same inside a program, for tests and for t
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,19 +23,22 @@ from comity_protocol.receipts import Promise, sign_promise
 from comity_protocol.statements import SignedStatement
 from comity_server import middlewares, observe
 from comity_server.context import CONTEXT, Context
-from comity_server.handlers import envelopes, health, log, mailbox, statements
+from comity_server.handlers import envelopes, health, log, mailbox, notices, statements
 from comity_server.keyfiles import check_keys
 from comity_server.log import Log
 from comity_server.members import Members
 from comity_server.metrics import Metrics
+from comity_server.notices import Notices
 from comity_server.publisher import Publisher
 from comity_server.relay import Relay
+from comity_server.retention import Retention
 from comity_server.settings import Settings, SettingsError
 from comity_server.signer import LogSigner, Signer, SignerState
 from comity_server.signer_client import SignerClient, signer_session
 from comity_server.socket import get_socket
 from comity_server.statement_rows import genesis_row
 from comity_server.store import Store
+from comity_server.tombstones import Tombstones
 from comity_server.witnesses import Witness, Witnesses
 
 KEEPALIVE_SECONDS: Final = 30.0
@@ -63,9 +66,11 @@ def make_app(context: Context) -> web.Application:
             post(wire.ENVELOPES, envelopes.post_envelope),
             get(wire.ENVELOPES + "/{envelope}", envelopes.get_envelope),
             post(wire.RECEIPTS, envelopes.post_receipt),
+            post(wire.NOTICES, notices.post_notice),
             # Receiving.
             get(wire.MAILBOX, mailbox.get_mailbox),
             get(wire.RECEIPTS, mailbox.get_receipts),
+            get(wire.NOTICES, notices.get_notices),
             get(wire.WRAPS + "/{envelope}", envelopes.get_wrap),
             get(wire.SOCKET, get_socket),
             # The log, for everyone.
@@ -114,6 +119,7 @@ async def running(
         ComityError: The store or the signer's state is another deployment's, or damaged.
     """
     metrics = Metrics()
+    holder = secrets.token_hex(8)
     members = Members(store, genesis)
     founding = members.view.directory.genesis
     check_keys(founding, log_key, relay_key)
@@ -125,16 +131,28 @@ async def running(
         settings=settings,
         metrics=metrics,
         clock=clock,
-        holder=secrets.token_hex(8),
+        holder=holder,
     )
     await _install(store, genesis, relay_key, int(clock()))
     await members.refresh()
     log_ = Log(store, founding.log)
-    context = Context(founding, genesis, settings, store, members, relay, log_, metrics, clock)
     async with (
         ClientSession(auto_decompress=False) as session,
         _signing(founding, settings, store, log_key, clock) as signer,
+        _buried(settings) as tombstones,
     ):
+        notices_ = Notices(relay=relay, key=relay_key, tombstones=tombstones, metrics=metrics)
+        context = Context(
+            founding, genesis, settings, store, members, relay, log_, metrics, clock, notices_
+        )
+        retention = Retention(
+            relay=relay,
+            log=log_,
+            genesis=founding,
+            settings=settings,
+            metrics=metrics,
+            holder=holder,
+        )
         publisher = Publisher(
             relay=relay,
             log=log_,
@@ -148,10 +166,20 @@ async def running(
         )
         await publisher.show()
         await relay.poll()
-        async with _background(relay.run(), publisher.run()):
+        # Before anything is served: the database may be one that was put back.
+        await notices_.carry_out()
+        await retention.expire()
+        async with _background(relay.run(), publisher.run(), retention.run()):
             yield context
             await relay.drain(settings.drain_seconds)
         await relay.close()
+
+
+@asynccontextmanager
+async def _buried(settings: Settings) -> AsyncIterator[Tombstones]:
+    """Open the file of what was erased."""
+    with closing(Tombstones(settings.tombstones_path)) as tombstones:
+        yield tombstones
 
 
 @asynccontextmanager

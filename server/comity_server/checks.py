@@ -1,4 +1,4 @@
-"""What must hold before the relay accepts an envelope or a receipt.
+"""What must hold before the relay accepts an envelope, a receipt or a notice.
 
 Pure functions over bytes, the caller and one view of the directory: they touch no store and run in
 a worker thread, because signatures and hashes are most of the work. What needs the store (whether
@@ -23,6 +23,7 @@ from comity_protocol.identifiers import DeskId, DeviceId
 from comity_protocol.keys import FastKey
 from comity_protocol.leaves import receipt_hash
 from comity_protocol.merkle import SIZE_MAX
+from comity_protocol.notices import DeskNotice, Restored, parse_notice, verify_notice
 from comity_protocol.receipts import Promise, Receipt, Signed, sign_promise, verify_receipt
 from comity_server.problems import Refused
 
@@ -122,6 +123,23 @@ def check_receipt(
     verify_receipt(signed, directory, index=SIZE_MAX)
     what = receipt_hash(signed.payload)
     return CheckedReceipt(signed, receipt, what, sign_promise(key, Promise(what, at)), at)
+
+
+def check_notice(signed: Signed, caller: Caller, directory: Directory) -> DeskNotice:
+    """Check a notice; whether its envelopes are the desk's is asked afterwards.
+
+    Raises:
+        ComityError: The notice is malformed, or a signature or stamp does not hold.
+        Refused: Its device is not active.
+    """
+    notice = parse_notice(signed.payload)
+    if isinstance(notice, Restored):
+        # SPEC [H-1]: `restored` is by the relay key, so nobody else brings it.
+        raise VerificationError("a restore is stated by the relay itself [H-1]")
+    _require_own(notice.author.desk, notice.author.device, caller, directory)
+    # SPEC [H-1]: a device active in its desk, and an admin's where it must be.
+    verify_notice(signed, directory, index=SIZE_MAX)
+    return notice
 
 
 def _require_own(desk: DeskId, device: DeviceId, caller: Caller, directory: Directory) -> None:

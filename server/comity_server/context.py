@@ -13,6 +13,7 @@ from comity_protocol.statements import SignedStatement
 from comity_server.log import Log
 from comity_server.members import Members
 from comity_server.metrics import Metrics
+from comity_server.notices import Notices
 from comity_server.relay import Relay
 from comity_server.settings import Settings
 from comity_server.store import Store
@@ -44,6 +45,7 @@ class Context:
     log: Log
     metrics: Metrics
     clock: Callable[[], float]
+    notices: Notices
     nonces: Nonces = field(default_factory=Nonces)
     replays: ReplayCache = field(default_factory=ReplayCache)
     waiting: int = 0

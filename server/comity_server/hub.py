@@ -12,7 +12,15 @@ from typing import Final, Protocol
 
 from comity_protocol.encoding import Value, serialize
 from comity_protocol.leaves import prove_counter
-from comity_server.store import AUDIT_KIND, EnvelopeRow, MailboxItem, ReceiptRow, Row
+from comity_server.store import (
+    AUDIT_KIND,
+    EVERYONE,
+    EnvelopeRow,
+    MailboxItem,
+    NoticeRow,
+    ReceiptRow,
+    Row,
+)
 from comity_server.store_values import commitments_of
 
 
@@ -27,6 +35,9 @@ class Follower(Protocol):
 
     def look(self) -> None:
         """Read from the store: other processes may have added something."""
+
+    def forget(self) -> None:
+        """Let go of the envelopes in memory and read the store: copies were erased."""
 
     def recheck(self) -> None:
         """Close if the device is not active any more."""
@@ -77,12 +88,11 @@ class Hub:
         for row in rows:
             if isinstance(row, EnvelopeRow):
                 self._publish_envelope(row)
-            elif isinstance(row, ReceiptRow) and row.leaf_index is not None:
-                self._ring(row.sender_desk)
-                if followers := self._followers.get(row.sender_desk):
-                    frame = receipt_frame(row)
-                    for follower in followers:
-                        follower.take_receipt(row.leaf_index, frame)
+            elif isinstance(row, ReceiptRow):
+                self._publish_receipt(row)
+            elif isinstance(row, NoticeRow):
+                for desk in list(self._bells) if EVERYONE in row.readers else row.readers:
+                    self._ring(desk)
 
     def look_again(self) -> None:
         """Let everybody look into the store, because another process has added something."""
@@ -91,6 +101,12 @@ class Hub:
                 follower.look()
         for desk in list(self._bells):
             self._ring(desk)
+
+    def forget(self) -> None:
+        """Let nobody be given out of memory what was erased."""
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.forget()
 
     def recheck(self) -> None:
         """Let every session check whether its device is still active."""
@@ -130,6 +146,14 @@ class Hub:
                 )
                 for follower in followers:
                     follower.take_item(counter, frame)
+
+    def _publish_receipt(self, row: ReceiptRow) -> None:
+        if row.leaf_index is None:
+            return
+        for desk in (row.sender_desk, *row.readers):
+            self._ring(desk)
+            for follower in self._followers.get(desk, ()):
+                follower.take_receipt(row.leaf_index, receipt_frame(row))
 
     def _ring(self, desk: bytes) -> None:
         for bell in self._bells.get(desk, ()):

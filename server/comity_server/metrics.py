@@ -70,6 +70,17 @@ class Metrics:
         self.signer_refusals: Final = Counter(
             "comity_signer_refusals", "Heads that the signer would not sign", registry=registry
         )
+        self.copies_erased: Final = Counter(
+            "comity_copies_erased",
+            "Copies of envelopes taken away by age or by a tombstone",
+            ["by"],
+            registry=registry,
+        )
+        self.scrub_due: Final = Gauge(
+            "comity_scrub_due",
+            "1 while what was erased may still be readable in the database's files",
+            registry=registry,
+        )
         self.parked: Final = Counter(
             "comity_rows_parked", "Pending rows that could not be integrated", registry=registry
         )

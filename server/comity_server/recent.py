@@ -24,7 +24,8 @@ class Facts:
     Attributes:
         sender: The desk that sent it.
         to: (desk, epoch, kind) in the order of the core.
-        has_wraps: Whether it brought wraps of its own, so that it may be referred to.
+        has_wraps: Whether it brought wraps of its own, and all are here, so that it may be referred
+            to.
     """
 
     sender: bytes
@@ -35,11 +36,16 @@ class Facts:
     def of(cls, row: EnvelopeRow) -> "Facts":
         """Keep the little that is needed of a row."""
         to = tuple((entry.desk, entry.epoch, entry.kind) for entry in row.recipients)
-        return cls(row.sender_desk, to, row.ref is None)
+        return cls(row.sender_desk, to, all(entry.wrap for entry in row.recipients))
 
     def is_read_by(self, desk: bytes) -> bool:
         """Whether a desk, not as an auditor, is addressed."""
         return any(to == desk and kind != AUDIT_KIND for to, _, kind in self.to)
+
+    @property
+    def auditors(self) -> tuple[bytes, ...]:
+        """The desks that are addressed as auditors."""
+        return tuple(to for to, _, kind in self.to if kind == AUDIT_KIND)
 
 
 class Bounded(Generic[Key, Value]):
@@ -64,12 +70,22 @@ class Bounded(Generic[Key, Value]):
         if len(self._entries) > self._entries_max:
             self._entries.popitem(last=False)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+
 
 class Recent:
-    """Facts of integrated envelopes, and hashes of published checkpoints."""
+    """Facts of integrated envelopes, and hashes of published checkpoints.
+
+    Attributes:
+        erasures: How often copies had been erased when the facts held. What was erased since may
+            be among them, so facts of another count must not be mixed in.
+    """
 
     def __init__(self) -> None:
         """Know nothing yet."""
+        self.erasures = 0
         self.envelopes: Final[Bounded[bytes, Facts]] = Bounded(ENVELOPES_MAX)
         self.checkpoints: Final[Bounded[bytes, bool]] = Bounded(CHECKPOINTS_MAX)
 
@@ -78,3 +94,8 @@ class Recent:
         for row in rows:
             if isinstance(row, EnvelopeRow):
                 self.envelopes.put(row.id, Facts.of(row))
+
+    def forget(self, erasures: int) -> None:
+        """Forget what may not hold any more: copies were erased, so often by now."""
+        self.erasures = erasures
+        self.envelopes.clear()

@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
-from comity_protocol.core import Core, core_hash
+from comity_protocol.core import Core, Kind, core_hash
 from comity_protocol.envelope import parse_upload
 from comity_protocol.errors import ComityError
+from comity_protocol.identifiers import DeskId
 from comity_protocol.keys import FastKey
 from comity_protocol.leaves import envelope_blind
 from comity_protocol.receipts import Promise, Signed, sign_promise
@@ -56,6 +57,7 @@ from comity_server.store import (
     Accepted,
     DirectoryMovedError,
     EnvelopeRow,
+    ErasuresMovedError,
     ReceiptRow,
     Recipient,
     Store,
@@ -81,7 +83,8 @@ class Entry:
         answer: Gets the promise, or the refusal.
         checked: Set by the first stage.
         view: The view that it was checked against.
-        sender: For a receipt, the desk whose envelopes it confirms; set by the first stage.
+        erasures: How often copies had been erased when it was checked.
+        held: For a receipt, whose envelopes it confirms; set by the first stage.
     """
 
     thing: Posted | Signed
@@ -90,12 +93,21 @@ class Entry:
     answer: "asyncio.Future[Signed]"
     checked: Checked | None = None
     view: View | None = None
-    sender: bytes = b""
+    erasures: int = 0
+    held: "Held | None" = None
 
     def refuse(self, error: ComityError | Refused) -> None:
         """Answer with a refusal, unless nobody waits any more."""
         if not self.answer.done():
             self.answer.set_exception(error if isinstance(error, Refused) else of_error(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Who is given a receipt: the one desk that sent what it confirms, and the auditors of that."""
+
+    sender: bytes
+    auditors: tuple[bytes, ...]
 
 
 class Relay:
@@ -129,6 +141,7 @@ class Relay:
         self.recent: Final = Recent()
         self.clock: Final = clock
         self.grown: Final = asyncio.Event()
+        self.erased: Final = asyncio.Event()
         self.is_stopping = False
         self.is_holder = False
         self.size = 0
@@ -169,12 +182,12 @@ class Relay:
             ComityError: It cannot be read, or a part is not the one that its core names.
             Refused: The queue is full, the quota is used up, or the relay stops.
         """
-        self._take_quota(caller, len(data))
+        self.take_quota(caller, len(data))
         return self._enqueue(Posted(*parse_upload(data)), len(data), caller)
 
     def offer_receipt(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
         """Take a receipt, likewise."""
-        self._take_quota(caller, len(data))
+        self.take_quota(caller, len(data))
         return self._enqueue(Signed.parse(data), len(data), caller)
 
     async def accept_statement(self, data: bytes) -> Signed:
@@ -227,6 +240,30 @@ class Relay:
             await self.store.take_lease(LEASE, self._holder, until=now - 1, now=now)
         self._checker.shutdown(wait=False, cancel_futures=True)
 
+    def take_quota(self, caller: Caller, size: int) -> None:
+        """Count something against the quota of a desk.
+
+        Raises:
+            Refused: The quota is used up, or the relay stops.
+        """
+        self._require_running()
+        # SPEC [R-13]: each desk has a quota.
+        if wait := self._quotas.take(caller.desk, size, self.clock()):
+            raise Refused("quota", "the desk's quota is used up for now", retry_after=wait)
+
+    async def require_published(self, note_hash: bytes) -> None:
+        """Check that what an object has seen is a checkpoint of this relay.
+
+        Raises:
+            Refused: It is not.
+        """
+        # SPEC [R-10]: ``seen`` is a checkpoint that the relay has published.
+        if self.recent.checkpoints.get(note_hash):
+            return
+        if not await self.store.has_checkpoint(note_hash):
+            raise Refused("unknown-checkpoint", "seen is no checkpoint that was published here")
+        self.recent.checkpoints.put(note_hash, True)
+
     async def poll(self) -> None:
         """Keep the lease, and take notice of what other processes have accepted."""
         now = int(self.clock())
@@ -235,12 +272,13 @@ class Relay:
         if self.is_holder:
             for _ in range(BACKLOG_ROUNDS_MAX):
                 done = await self.store.integrate()
-                self._publish(done)
+                self.publish(done)
                 if not done.integrated:
                     break
         head = await self.store.head()
         if head.statements != self.members.view.ordinal:
             await self.members.refresh()
+        self.forget_erased(head.erasures)
         if head.size > self.size:
             self.size = head.size
             self._metrics.log_size.set(head.size)
@@ -248,12 +286,6 @@ class Relay:
             self.grown.set()
 
     # The first stage.
-
-    def _take_quota(self, caller: Caller, size: int) -> None:
-        self._require_running()
-        # SPEC [R-13]: each desk has a quota.
-        if wait := self._quotas.take(caller.desk, size, self.clock()):
-            raise Refused("quota", "the desk's quota is used up for now", retry_after=wait)
 
     def _require_running(self) -> None:
         if self.is_stopping:
@@ -300,12 +332,14 @@ class Relay:
         """Check a batch against a view; refuse what does not hold, give what does."""
         loop = asyncio.get_running_loop()
         at = int(self.clock())
+        erasures = self.recent.erasures
         refusals = await loop.run_in_executor(
             self._checker, _check_batch, batch, view, self._key, at
         )
         passed: list[Entry] = []
         for entry in batch:
             entry.view = view
+            entry.erasures = erasures
         for entry, refusal in zip(batch, refusals, strict=True):
             if entry.answer.done():
                 continue
@@ -321,11 +355,11 @@ class Relay:
         try:
             match entry.checked:
                 case CheckedEnvelope(core=core):
-                    await self._require_published(core.seen)
+                    await self.require_published(core.seen)
                     await self._require_wraps(core)
                 case CheckedReceipt(receipt=receipt):
-                    await self._require_published(receipt.seen)
-                    entry.sender = await self._require_held(receipt.desk, receipt.envelopes)
+                    await self.require_published(receipt.seen)
+                    entry.held = await self._require_held(receipt.desk, receipt.envelopes)
                 case None:
                     raise AssertionError("an entry passed that was not checked")
         except Refused as refused:
@@ -334,14 +368,6 @@ class Relay:
             observe.alarm("check-failed", error)
             return Refused("busy", "the store could not be asked", retry_after=2)
         return None
-
-    async def _require_published(self, note_hash: bytes) -> None:
-        # SPEC [R-10]: ``seen`` is a checkpoint that the relay has published.
-        if self.recent.checkpoints.get(note_hash):
-            return
-        if not await self.store.has_checkpoint(note_hash):
-            raise Refused("unknown-checkpoint", "seen is no checkpoint that was published here")
-        self.recent.checkpoints.put(note_hash, True)
 
     async def _require_wraps(self, core: Core) -> None:
         if core.ref is None:
@@ -353,24 +379,32 @@ class Relay:
         if facts is None or not facts.has_wraps or (facts.sender, facts.to) != (core.sender, to):
             raise Refused("unknown-reference", "the wraps that it refers to are not here")
 
-    async def _require_held(self, desk: bytes, envelopes: Sequence[bytes]) -> bytes:
-        """Give the one desk that sent all these envelopes to ``desk``."""
-        known = [self.recent.envelopes.get(id_) for id_ in envelopes]
-        if all(facts is not None and facts.is_read_by(desk) for facts in known):
-            senders = {facts.sender for facts in known if facts is not None}
+    async def _require_held(self, desk: DeskId, envelopes: Sequence[bytes]) -> Held:
+        """Give who sent all these envelopes to ``desk``, and who audits any of them."""
+        recent = [self.recent.envelopes.get(id_) for id_ in envelopes]
+        known = [facts for facts in recent if facts is not None and facts.is_read_by(desk)]
+        if len(known) == len(envelopes):
+            senders = {facts.sender for facts in known}
+            auditors = {auditor for facts in known for auditor in facts.auditors}
         else:
-            found = await self.store.senders(envelopes, addressed_to=desk)
-            senders = set(found.values()) if len(found) == len(envelopes) else set()
+            found = await self.store.cores(envelopes)
+            cores = [core for core in map(Core.parse, found.values()) if core.recipient(desk)]
+            is_whole = len(cores) == len(envelopes)
+            senders = {bytes(core.sender) for core in cores} if is_whole else set()
+            auditors = {
+                bytes(entry.desk) for core in cores for entry in core.to if entry.kind is Kind.AUDIT
+            }
         if len(senders) != 1:
             raise Refused("not-found", "not all of these are envelopes of one sender to your desk")
-        return senders.pop()
+        return Held(senders.pop(), tuple(sorted(auditors)))
 
     async def _facts(self, envelope_id: bytes) -> Facts | None:
         facts = self.recent.envelopes.get(envelope_id)
         if facts is None:
+            erasures = self.recent.erasures
             row = await self.store.envelope(envelope_id)
             facts = None if row is None else Facts.of(row)
-            if facts is not None:
+            if facts is not None and erasures == self.recent.erasures:
                 self.recent.envelopes.put(envelope_id, facts)
         return facts
 
@@ -431,7 +465,10 @@ class Relay:
             view = self.members.view
             # SPEC [R-6]: what was checked against an older directory than the newest is checked
             # again before it is accepted. The directory may have moved between the two stages.
-            if any(entry.view is not view for entry in batch):
+            # SPEC [R-11]: so is what was checked before copies were erased, for the wraps that it
+            # refers to may be gone.
+            erasures = self.recent.erasures
+            if any(entry.view is not view or entry.erasures != erasures for entry in batch):
                 batch = await self._check(batch, view)
             batch = [entry for entry in batch if not entry.answer.done()]
             if not batch:
@@ -440,6 +477,8 @@ class Relay:
                 await self._commit_once(batch, view)
             except DirectoryMovedError:
                 await self.members.refresh()
+            except ErasuresMovedError as error:
+                self.forget_erased(error.newest)
             else:
                 return
         for entry in batch:
@@ -456,12 +495,16 @@ class Relay:
                     envelopes.append(_envelope_row(checked, self._key))
                 case CheckedReceipt() as checked:
                     order.append((entry, False, len(receipts)))
-                    receipts.append(_receipt_row(checked, entry.sender))
+                    receipts.append(_receipt_row(checked, entry.held))
                 case None:
                     raise AssertionError("an entry was to be committed that was not checked")
         started = perf_counter()
         done = await self.store.accept(
-            envelopes, receipts, statements=view.ordinal, integrate=self.is_holder
+            envelopes,
+            receipts,
+            statements=view.ordinal,
+            integrate=self.is_holder,
+            erasures=batch[0].erasures,
         )
         # SPEC [R-1]: the relay acknowledges only after a durable commit. Nothing above this line
         # has told anyone of a promise.
@@ -473,7 +516,7 @@ class Relay:
             else:
                 _resolve(entry, done.receipts[position].promise)
         self._count(batch)
-        self._publish(done)
+        self.publish(done)
 
     def _answer_envelope(self, entry: Entry, row: EnvelopeRow) -> None:
         checked = entry.checked
@@ -510,19 +553,28 @@ class Relay:
         stored = done.statements[0]
         await self.members.add(stored, signed)
         self._metrics.accepted.labels("statement").inc()
-        self._publish(done)
+        self.publish(done)
         return Signed.parse(stored.promise)
 
     # Afterwards.
 
-    def _publish(self, done: Accepted) -> None:
+    def forget_erased(self, erasures: int) -> None:
+        """Let nothing in memory outlive its copies, which were erased so often by now."""
+        if erasures > self.recent.erasures:
+            self.recent.forget(erasures)
+            self.hub.forget()
+            self.erased.set()
+
+    def publish(self, done: Accepted) -> None:
         """Hand out what was integrated just now."""
+        self.forget_erased(done.head.erasures)
         for parked in done.parked:
             self._metrics.parked.inc()
             observe.alarm("row-parked", kind=parked.kind.value, key=parked.key.hex())
         if not done.integrated:
             return
-        self.recent.keep(done.integrated)
+        if done.head.erasures == self.recent.erasures:
+            self.recent.keep(done.integrated)
         self.hub.publish(done.integrated)
         first = done.integrated[0].leaf_index
         if first is not None and first > self.size:
@@ -594,13 +646,16 @@ def _envelope_row(checked: CheckedEnvelope, key: FastKey) -> EnvelopeRow:
     )
 
 
-def _receipt_row(checked: CheckedReceipt, sender: bytes) -> ReceiptRow:
+def _receipt_row(checked: CheckedReceipt, held: Held | None) -> ReceiptRow:
+    if held is None:
+        raise AssertionError("a receipt was to be committed for nobody")
     return ReceiptRow(
         hash=checked.hash,
         payload=checked.signed.payload,
         signature=checked.signed.signature,
         desk=checked.receipt.desk,
-        sender_desk=sender,
+        sender_desk=held.sender,
+        readers=held.auditors,
         envelope_ids=checked.receipt.envelopes,
         accepted_at=checked.at,
         promise=checked.promise.serialize(),

@@ -224,6 +224,11 @@ class Session:
         self._items.is_behind = self._receipts.is_behind = True
         self._wake.set()
 
+    def forget(self) -> None:
+        """Read the envelopes that wait here from the store: copies were erased."""
+        self._items.forget()
+        self._wake.set()
+
     def recheck(self) -> None:
         """Close if the device was removed."""
         # SPEC [R-6]: a removed device's socket is closed at once.
@@ -405,6 +410,13 @@ class Held:
             return
         self._frames.append((place, frame))
         self._size += len(frame)
+
+    def forget(self) -> None:
+        """Let go of everything; the store is read from the cursor on."""
+        self._frames.clear()
+        self._stored.clear()
+        self._size = 0
+        self.is_behind = True
 
     def fill(self, page: Iterable[tuple[int, bytes]]) -> bool:
         """Hold a page of the store after the cursor, all before written; give whether it had any.

@@ -18,15 +18,16 @@ Rules:
 * [R-6] An object accepted under an older directory than the newest is refused, so that a removal
   is effective at once.
 * [R-7] A poison pending row is parked and reported, and never stops the integrator.
+* [H-4] What is on hold is not erased: ``accept_notice`` refuses, ``expire`` passes it over.
 
 One method is one transaction. *Accepted* means stored durably, with a promise; *integrated* means
 that it has its leaf index and mailbox counters. What is accepted but not integrated is *pending*.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Final, Protocol, Self
+from typing import ClassVar, Final, NamedTuple, Protocol, Self
 
 from comity_protocol.core import Kind as KeyKind
 from comity_protocol.errors import ComityError
@@ -41,6 +42,15 @@ MAILBOX_BYTES_MAX: Final = 4 * 1024 * 1024
 AUDIT_KIND: Final = int(KeyKind.AUDIT)
 """The kind of a recipient that is an auditor: it is given the audit part and never the body."""
 
+ERASED_KIND: Final = 3
+"""Stands in a mailbox in place of the kind once the desk's copy was erased."""
+
+ERASED_COPIES_MAX: Final = 128
+"""Copies erased in one transaction: a long list must not hold the lock for long."""
+
+EVERYONE: Final = b""
+"""Stands for every desk among those that are given a notice."""
+
 
 class Kind(StrEnum):
     """What a leaf of the log stands for."""
@@ -48,6 +58,19 @@ class Kind(StrEnum):
     STATEMENT = "statement"
     ENVELOPE = "envelope"
     RECEIPT = "receipt"
+    NOTICE = "notice"
+
+
+class Copy(NamedTuple):
+    """One desk's copy of an envelope: what of it is kept for this desk.
+
+    Attributes:
+        envelope: Its id, 16 bytes.
+        desk: An addressed desk, 16 bytes; an auditor has a copy too.
+    """
+
+    envelope: bytes
+    desk: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +113,16 @@ class Recipient:
         desk: The addressed desk, 16 bytes.
         epoch: The epoch of that desk whose key the wrap is sealed to.
         kind: 0 file, 1 lead, 2 audit.
-        wrap: The sealed root key; None when the envelope reuses the wraps of the one it names.
+        wrap: The sealed root key; None when the envelope reuses the wraps of the one it names, and
+            once no copy of this desk needs it.
+        is_erased: Whether this desk's copy was erased.
     """
 
     desk: bytes
     epoch: int
     kind: int
     wrap: bytes | None
+    is_erased: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +135,9 @@ class EnvelopeRow:
             store gives back the row that it has, and the caller compares.
         core: The signed bytes, as received.
         signature: The sending device's signature over ``core``, 64 bytes.
-        body: Ciphertext for the addressed desks that are not auditors.
-        audit: Ciphertext for all addressed desks.
+        body: Ciphertext for the addressed desks that are not auditors; empty once none of them has
+            a copy.
+        audit: Ciphertext for all addressed desks; empty once none of them has a copy.
         sender_desk: 16 bytes.
         sender_device: 16 bytes.
         recipients: In the order of ``to`` in the core.
@@ -184,6 +211,7 @@ class ReceiptRow:
         envelope_ids: Ascending, 16 bytes each.
         accepted_at: When the relay promised it, UTC seconds.
         promise: The serialized promise, payload and signature.
+        readers: Auditors that one of the envelopes addresses; they are given it too.
         leaf_index: Its place in the log, from 0; None while pending.
     """
 
@@ -195,10 +223,41 @@ class ReceiptRow:
     envelope_ids: tuple[bytes, ...]
     accepted_at: int
     promise: bytes
+    readers: tuple[bytes, ...] = ()
     leaf_index: int | None = None
 
 
-Row = StatementRow | EnvelopeRow | ReceiptRow
+@dataclass(frozen=True, slots=True)
+class NoticeRow:
+    """What a desk, or the relay, says about envelopes.
+
+    Attributes:
+        hash: ``digest(LEAF_NOTICE, payload)``, 32 bytes; the id by which it is known.
+        payload: The signed bytes, as received.
+        signature: The fast signature over ``payload``, 64 bytes.
+        kind: Its type on the wire, such as ``erase``.
+        desk: Whose word it is; None for the relay's own.
+        envelope_ids: What it is about, 16 bytes each; an erasure, a hold and a release change
+            these. Only on the way in: rows that the store gives back have none.
+        readers: The desks that are given it: those that the envelopes address, or ``EVERYONE``.
+        accepted_at: When the relay promised it, UTC seconds.
+        promise: The serialized promise, payload and signature.
+        leaf_index: Its place in the log, from 0; None while pending.
+    """
+
+    hash: bytes
+    payload: bytes
+    signature: bytes
+    kind: str
+    desk: bytes | None
+    envelope_ids: tuple[bytes, ...]
+    readers: tuple[bytes, ...]
+    accepted_at: int
+    promise: bytes
+    leaf_index: int | None = None
+
+
+Row = StatementRow | EnvelopeRow | ReceiptRow | NoticeRow
 """Anything that becomes a leaf."""
 
 
@@ -213,6 +272,7 @@ class Head:
         statements: Ordinal of the newest accepted statement, 0 when there is none.
         incarnation: 16 random bytes drawn when this database was created. Cursors and promises
             carry it, so that a client notices a relay that was set up anew.
+        erasures: How often copies were erased. What was known of wraps before may not hold after.
     """
 
     size: int
@@ -220,6 +280,7 @@ class Head:
     frontier: bytes
     statements: int
     incarnation: bytes
+    erasures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +310,7 @@ class Accepted:
         integrated: Everything that got its leaf index just now, in leaf order, whoever accepted it.
         parked: What was taken out of the pending rows just now because it can never be integrated.
         head: Where the log stands after it.
+        notices: For each notice given, the stored row.
     """
 
     statements: tuple[StatementRow, ...]
@@ -257,6 +319,7 @@ class Accepted:
     integrated: tuple[Row, ...]
     parked: tuple[Parked, ...]
     head: Head
+    notices: tuple[NoticeRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +331,10 @@ class MailboxItem:
         leaf_index: Its place in the log.
         core: The signed core.
         signature: The sending device's signature over it.
-        body: The body's ciphertext; None for an auditor.
-        audit: The audit record's ciphertext.
-        wrap: This desk's wrap; None when the envelope reuses one, see ``Store.wrap``.
+        body: The body's ciphertext; None for an auditor, and once this desk's copy was erased.
+        audit: The audit record's ciphertext; None once it was erased.
+        wrap: This desk's wrap; None when the envelope reuses one, see ``Store.wrap``, and once
+            this desk's copy was erased.
         proof: With the counter, what this desk needs to recompute the leaf.
     """
 
@@ -279,7 +343,7 @@ class MailboxItem:
     core: bytes
     signature: bytes
     body: bytes | None
-    audit: bytes
+    audit: bytes | None
     wrap: bytes | None
     proof: CounterProof
 
@@ -332,6 +396,27 @@ class DirectoryMovedError(StoreError):
         """Name both ordinals; the caller reads the statements after ``expected``."""
         super().__init__(f"directory is at statement {newest}, expected {expected}")
         self.newest = newest
+
+
+class ErasuresMovedError(StoreError):
+    """Copies were erased after the wraps were looked for on which a decision rested [R-11].
+
+    Attributes:
+        newest: How often copies were erased by now.
+    """
+
+    remedy: ClassVar[str] = "try again"
+
+    def __init__(self, expected: int, newest: int) -> None:
+        """Name both counts; the caller forgets what it knew of wraps, and looks again."""
+        super().__init__(f"copies were erased {newest} times, expected {expected}")
+        self.newest = newest
+
+
+class OnHoldError(StoreError):
+    """A copy cannot be erased, because a desk holds the envelope [H-4]; nothing was changed."""
+
+    remedy: ClassVar[str] = "ask the desk that holds it to release it"
 
 
 class ContentionError(StoreError):
@@ -390,6 +475,7 @@ class Store(Protocol):
         *,
         statements: int,
         integrate: bool,
+        erasures: int | None = None,
     ) -> Accepted:
         """Store a batch in one transaction: what is new is inserted, what is known is given back.
 
@@ -400,11 +486,87 @@ class Store(Protocol):
             integrate: Whether to integrate them too, after everything pending. Otherwise they stay
                 pending for the integrator. The caller who holds the lease says True; saying it
                 without the lease costs waiting but breaks nothing.
+            erasures: How often copies had been erased when the wraps were looked for to which they
+                refer; None when none of them refers to others' wraps.
 
         Raises:
             DirectoryMovedError: Another statement was accepted meanwhile [R-6]; nothing is stored.
+            ErasuresMovedError: Copies were erased meanwhile; nothing is stored.
             ContentionError: The same ids were being accepted elsewhere, again and again.
         """
+
+    async def accept_notice(
+        self, row: NoticeRow, *, statements: int, bury: Callable[[Sequence[Copy]], None]
+    ) -> Accepted:
+        """Store one notice, do what it says, and integrate it, after everything pending.
+
+        An erasure takes away the desk's copies, a hold keeps everybody's, a release ends a hold of
+        the same desk; the others change nothing.
+
+        Args:
+            row: Verified. Its envelopes have their places and address its desk.
+            statements: Ordinal of the newest statement in the directory it was verified with.
+            bury: Called with the copies before an erasure is committed, when nothing can refuse it
+                any more; it must be on disk when this returns. It may be called again with the
+                same copies.
+
+        Returns:
+            ``notices`` holds the stored row, which is the original one when the hash is known
+            [R-2].
+
+        Raises:
+            DirectoryMovedError: It is new, and another statement was accepted meanwhile [R-6].
+            OnHoldError: It is an erasure, and one of the envelopes is on hold [H-4].
+        """
+
+    async def erase(self, copies: Sequence[Copy]) -> int:
+        """Take copies away, on hold or not; one that is gone or was never there does not matter.
+
+        Args:
+            copies: At most ``ERASED_COPIES_MAX``, erased once before and now found again.
+
+        Returns:
+            How many there were.
+        """
+
+    async def expire(self, desk: bytes, kind: int, *, below_index: int, limit: int) -> int:
+        """Take away a desk's oldest copies; what is on hold is passed over [H-4].
+
+        Args:
+            desk: Whose copies.
+            kind: 0 file, 1 lead, 2 audit.
+            below_index: Only of envelopes whose leaf index is smaller.
+            limit: At most so many, and at most ``ERASED_COPIES_MAX``.
+
+        Returns:
+            How many it took; fewer than ``limit`` when no more are left.
+        """
+
+    async def index_at(self, instant: int) -> int:
+        """The leaf index below which all envelopes were accepted before an instant, UTC seconds.
+
+        Clocks of several processes differ, so this is right but for the difference.
+        """
+
+    async def superseded_below(self, desk: bytes, instant: int) -> int:
+        """The leaf index of a desk's newest epoch that was accepted before an instant.
+
+        Every envelope to the desk below it is sealed to an earlier epoch [R-8]; 0 when there is
+        none.
+        """
+
+    async def scrub(self) -> bool:
+        """Make what was erased unreadable in the database's own files, as far as that goes.
+
+        SQLite: deleted content is zeroed, and the write-ahead log emptied. PostgreSQL: the space is
+        given back by VACUUM, which does not zero it.
+
+        Returns:
+            Whether it is done; otherwise somebody was reading, and it has to be called again.
+        """
+
+    async def notices(self, desk: bytes, after_index: int, limit: int) -> list[NoticeRow]:
+        """Integrated notices that a desk is given, by ascending leaf index; -1 for the first."""
 
     async def integrate(self) -> Accepted:
         """Integrate up to ``PENDING_ROWS_MAX`` pending rows; call again until it gives none."""
@@ -450,17 +612,18 @@ class Store(Protocol):
     async def envelope(self, envelope_id: bytes) -> EnvelopeRow | None:
         """One envelope with its recipients and their wraps, pending or integrated."""
 
-    async def senders(
-        self, envelope_ids: Sequence[bytes], *, addressed_to: bytes
-    ) -> Mapping[bytes, bytes]:
-        """Who sent these envelopes: id to sender desk.
+    async def cores(self, envelope_ids: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """The cores of these envelopes, by id.
 
-        An id is missing when there is no such envelope, it is pending, or it is not addressed to
-        the desk ``addressed_to``; so a receipt over it must be refused.
+        An id is missing when there is no such envelope or it is pending; so what rests on it must
+        be refused.
         """
 
-    async def receipts(self, sender_desk: bytes, after_index: int, limit: int) -> list[ReceiptRow]:
-        """Integrated receipts for a desk's envelopes, by ascending leaf index; -1 for the first."""
+    async def receipts(self, desk: bytes, after_index: int, limit: int) -> list[ReceiptRow]:
+        """Integrated receipts that a desk is given, by ascending leaf index; -1 for the first.
+
+        They are for envelopes that it sent, or that address it as an auditor.
+        """
 
     async def leaves(self, start: int, count: int) -> list[bytes]:
         """Leaf data, 65 bytes each, from leaf ``start``; fewer when the log ends before."""

@@ -17,12 +17,13 @@ from typing import assert_never
 from comity_protocol.leaves import (
     commit_counters,
     envelope_leaf,
+    notice_leaf,
     receipt_leaf,
     statement_leaf,
 )
 from comity_protocol.merkle import Frontier, leaf_hash
-from comity_server.store import EnvelopeRow, Head, ReceiptRow, Row, StatementRow
-from comity_server.store_values import mailbox_values
+from comity_server.store import EnvelopeRow, Head, NoticeRow, ReceiptRow, Row, StatementRow
+from comity_server.store_values import mailbox_values, notice_readers, receipt_readers
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Step:
         leaves: Rows of the table ``leaves``.
         tiles: Rows of the table ``tile_hashes``.
         items: Rows of the table ``mailbox_items``.
+        receipt_readers: Rows of the table ``receipt_readers``.
+        notice_readers: Rows of the table ``notice_readers``.
     """
 
     before: Head
@@ -75,6 +78,8 @@ class Step:
     leaves: list[tuple[object, ...]]
     tiles: list[tuple[object, ...]]
     items: list[tuple[object, ...]]
+    receipt_readers: list[tuple[object, ...]]
+    notice_readers: list[tuple[object, ...]]
 
 
 def mailboxes_of(rows: Iterable[Row]) -> set[bytes]:
@@ -98,6 +103,8 @@ def grow(
     placed: list[Row] = []
     data: list[bytes] = []
     items: list[tuple[object, ...]] = []
+    receipts: list[tuple[object, ...]] = []
+    notices: list[tuple[object, ...]] = []
     # SPEC [R-3]: leaf index and mailbox counters are assigned together, without gaps, in the order
     # of integration.
     # SPEC [R-5]: index order is the order of integration, never that of a sequence.
@@ -115,7 +122,14 @@ def grow(
                 placed.append(own)
             case ReceiptRow():
                 data.append(receipt_leaf(row.payload))
-                placed.append(replace(row, leaf_index=index))
+                receipt = replace(row, leaf_index=index)
+                receipts += receipt_readers(receipt)
+                placed.append(receipt)
+            case NoticeRow():
+                data.append(notice_leaf(row.payload))
+                notice = replace(row, leaf_index=index)
+                notices += notice_readers(notice)
+                placed.append(notice)
             case StatementRow():
                 data.append(statement_leaf(row.payload))
                 placed.append(replace(row, leaf_index=index))
@@ -132,4 +146,6 @@ def grow(
         leaves=list(enumerate(data, start=head.size)),
         tiles=[(tile.level, tile.index, tile.hash) for tile in growth.tile_hashes],
         items=items,
+        receipt_readers=receipts,
+        notice_readers=notices,
     )

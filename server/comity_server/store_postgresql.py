@@ -10,7 +10,7 @@ Many rows go in by one statement over arrays, one array a column, which is the s
 whatever their number and is prepared once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Final, TypeVar, cast
 
@@ -40,7 +40,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from comity_server import tables
-from comity_server.store import Head, Row, UnsafeStoreError
+from comity_server.store import Head, Row, StoreUnavailableError, UnsafeStoreError
 from comity_server.store_growth import Standing, Step, grow, mailboxes_of
 from comity_server.store_sql import SqlStore, Work, create_tables, inserted_columns, rows_of
 
@@ -61,6 +61,11 @@ _SESSION: Final = {
     "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": "30s",
 }
+
+# Not in a hurry, and never waiting with a lock that keeps others out.
+_MAINTENANCE: Final = _SESSION | {"statement_timeout": "1h"}
+_MAINTENANCE_SECONDS_MAX: Final = 3_700
+_VACUUM: Final = text("VACUUM envelopes")
 
 # Advisory locks share one space in a database, which belongs to the relay alone.
 _DIRECTORY_LOCK: Final = 0x636F6D69
@@ -85,6 +90,7 @@ class PostgresqlStore(SqlStore):
 
     def __init__(self, url: URL) -> None:
         """Take the address ``postgresql+asyncpg://user@host/database``."""
+        self._url: Final = url
         self._standing: Standing | None = None
         self._writing = _create_engine(url, connections=WRITERS, isolation="READ COMMITTED")
         self._reading = _create_engine(url, connections=READERS, isolation="AUTOCOMMIT")
@@ -125,19 +131,41 @@ class PostgresqlStore(SqlStore):
             columns = tuple(map(list, zip(*rows, strict=True)))
             connection.exec_driver_sql(_INSERTS[table], columns)
 
-    async def _add(self, rows: Sequence[Row], statements: int) -> Step | None:
+    async def scrub(self) -> bool:
+        """See ``Store.scrub``."""
+        engine = _create_engine(
+            self._url,
+            connections=1,
+            isolation="AUTOCOMMIT",
+            session=_MAINTENANCE,
+            seconds_max=_MAINTENANCE_SECONDS_MAX,
+        )
+        try:
+            async with engine.connect() as connection:
+                await connection.execute(_VACUUM)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            raise StoreUnavailableError.of(error) from error
+        finally:
+            await engine.dispose()
+        return True
+
+    async def _add(self, rows: Sequence[Row], statements: int, erasures: int | None) -> Step | None:
         try:
             async with self._writing.connect() as connection:
                 pooled = await connection.get_raw_connection()
                 driver = cast("asyncpg.Connection[asyncpg.Record]", pooled.driver_connection)
-                return await self._add_now(driver, rows, statements)
+                return await self._add_now(driver, rows, statements, erasures)
         except asyncpg.IntegrityConstraintViolationError:
             return None  # Another transaction was first.
         except (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSError):
             return None  # The long way meets it again, and knows what may be repeated.
 
     async def _add_now(
-        self, driver: "asyncpg.Connection[asyncpg.Record]", rows: Sequence[Row], statements: int
+        self,
+        driver: "asyncpg.Connection[asyncpg.Record]",
+        rows: Sequence[Row],
+        statements: int,
+        erasures: int | None,
     ) -> Step | None:
         """Add rows by one statement, which changes nothing if the log is not where it stood."""
         standing = self._standing
@@ -150,8 +178,13 @@ class PostgresqlStore(SqlStore):
                 return None
             # They are those of the head that stood; if it moved since, the statement does nothing.
             standing.counters.update({desk: found.get(desk, 0) for desk in unknown})
-        step = grow(standing.head, standing.frontier, standing.counters, rows)
-        is_done = await driver.fetchval(_ADD, *_arguments(step, statements))
+        # Nothing is written unless the head row says the same.
+        head = standing.head
+        head = replace(
+            head, statements=statements, erasures=head.erasures if erasures is None else erasures
+        )
+        step = grow(head, standing.frontier, standing.counters, rows)
+        is_done = await driver.fetchval(_ADD, *_arguments(step))
         if self._standing is standing:
             self._standing = standing.after(step) if is_done else None
         return step if is_done else None
@@ -194,6 +227,7 @@ _GROWING: Final = (
     tables.tile_hashes,
     tables.mailbox_items,
     tables.mailboxes,
+    tables.receipt_readers,
 )
 """What a batch is written to."""
 
@@ -227,7 +261,7 @@ def _adding() -> Select[Any]:
     return select(is_moved).add_cte(*inserts)
 
 
-_STOOD: Final = ("size", "root", "statements", "incarnation")
+_STOOD: Final = ("size", "root", "statements", "incarnation", "erasures")
 _MOVED: Final = ("size", "root", "frontier")
 _ADDING: Final = _adding().compile(dialect=_DIALECT)
 _ADD: Final = str(_ADDING)
@@ -244,11 +278,10 @@ _READ_COUNTERS: Final = _compile(
 )
 
 
-def _arguments(step: Step, statements: int) -> list[object]:
+def _arguments(step: Step) -> list[object]:
     """Give the arguments of ``_ADD`` in their order."""
-    stood = replace(step.before, statements=statements)
     values: dict[str, object] = {
-        **{f"old.{name}": getattr(stood, name) for name in _STOOD},
+        **{f"old.{name}": getattr(step.before, name) for name in _STOOD},
         **{f"new.{name}": getattr(step.head, name) for name in _MOVED},
     }
     given = dict(rows_of(step))
@@ -259,7 +292,14 @@ def _arguments(step: Step, statements: int) -> list[object]:
     return [values[name] for name in _ADD_NAMES]
 
 
-def _create_engine(url: URL, *, connections: int, isolation: str) -> AsyncEngine:
+def _create_engine(
+    url: URL,
+    *,
+    connections: int,
+    isolation: str,
+    session: Mapping[str, str] = _SESSION,
+    seconds_max: int = _ANSWER_SECONDS_MAX,
+) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=connections,
@@ -268,8 +308,8 @@ def _create_engine(url: URL, *, connections: int, isolation: str) -> AsyncEngine
         isolation_level=isolation,
         connect_args={
             "timeout": _CONNECTION_SECONDS_MAX,
-            "command_timeout": _ANSWER_SECONDS_MAX,
-            "server_settings": _SESSION,
+            "command_timeout": seconds_max,
+            "server_settings": dict(session),
         },
         hide_parameters=True,  # Rows hold other offices' identifiers, which a log must not show.
     )

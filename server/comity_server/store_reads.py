@@ -13,6 +13,7 @@ from comity_protocol.leaves import commit_counters, prove_counter
 from comity_protocol.merkle import leaf_hash
 from comity_server.store import (
     AUDIT_KIND,
+    ERASED_KIND,
     MAILBOX_BYTES_MAX,
     Checkpoint,
     EnvelopeRow,
@@ -44,9 +45,10 @@ Among = Callable[[ColumnElement[Any], Sequence[object]], ColumnElement[bool]]
 
 _Row: TypeAlias = "Row[*tuple[Any, ...]]"
 
-_BODY: Final = case((mailbox_items.c.kind == AUDIT_KIND, None), else_=envelopes.c.body).label(
-    "body"
-)
+# Neither an auditor is given the body, nor a desk whose copy was erased.
+_BODY: Final = case(
+    (mailbox_items.c.kind.in_((AUDIT_KIND, ERASED_KIND)), None), else_=envelopes.c.body
+).label("body")
 
 
 # Written once: to write them takes as long as to run them, and proofs ask often.
@@ -79,6 +81,7 @@ def head_of(row: _Row) -> Head:
         frontier=row.frontier,
         statements=row.statements,
         incarnation=row.incarnation,
+        erasures=row.erasures,
     )
 
 
@@ -114,23 +117,17 @@ def find_receipts(
 ) -> dict[bytes, ReceiptRow]:
     """Read those of these receipts that are there, by hash."""
     rows = connection.execute(select(receipts).where(among(receipts.c.hash, hashes)))
-    return {row.hash: _receipt(row) for row in rows}
+    return {row.hash: receipt_of(row) for row in rows}
 
 
-def find_senders(
-    connection: Connection, among: Among, ids: Sequence[bytes], addressed_to: bytes
-) -> dict[bytes, bytes]:
-    """Read who sent these envelopes, of those that are in the mailbox of a desk, by id."""
+def find_cores(connection: Connection, among: Among, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Read the cores of those of these envelopes that have their places, by id."""
     rows = connection.execute(
-        select(envelopes.c.id, envelopes.c.sender_desk, envelopes.c.recipients).where(
+        select(envelopes.c.id, envelopes.c.core).where(
             among(envelopes.c.id, ids), envelopes.c.leaf_index.is_not(None)
         )
     )
-    return {
-        row.id: row.sender_desk
-        for row in rows
-        if any(to.desk == addressed_to for to in unpack_recipients(row.recipients))
-    }
+    return {row.id: row.core for row in rows}
 
 
 def read_boxes(
@@ -186,26 +183,18 @@ def read_wrap(connection: Connection, envelope_id: bytes, desk: bytes) -> bytes 
     """Read the wrap of a desk for an envelope, or for the one whose wraps the envelope reuses."""
     query = select(envelopes.c.recipients, envelopes.c.ref)
     found = connection.execute(query.where(envelopes.c.id == envelope_id)).first()
-    if found is not None and found.ref is not None:
-        # A desk that this envelope is not addressed to gets nothing through it.
-        if all(to.desk != desk for to in unpack_recipients(found.recipients)):
-            return None
+    # A desk that this envelope is not addressed to, or whose copy of it is gone, gets nothing.
+    if found is None or not _has_copy(found, desk):
+        return None
+    if found.ref is not None:
+        # What it refers to may be erased for the desk, which keeps the wrap for this one.
         found = connection.execute(query.where(envelopes.c.id == found.ref)).first()
     addressed = () if found is None else unpack_recipients(found.recipients)
     return next((to.wrap for to in addressed if to.desk == desk), None)
 
 
-def read_receipts(
-    connection: Connection, sender_desk: bytes, after_index: int, limit: int
-) -> list[ReceiptRow]:
-    """Read a page of the receipts for a sender by ascending leaf index."""
-    rows = connection.execute(
-        select(receipts)
-        .where(receipts.c.sender_desk == sender_desk, receipts.c.leaf_index > after_index)
-        .order_by(receipts.c.leaf_index)
-        .limit(limit)
-    )
-    return [_receipt(row) for row in rows]
+def _has_copy(row: _Row, desk: bytes) -> bool:
+    return any(to.desk == desk and not to.is_erased for to in unpack_recipients(row.recipients))
 
 
 def read_leaves(connection: Connection, start: int, count: int) -> list[bytes]:
@@ -350,15 +339,18 @@ def _item(row: _Row) -> MailboxItem:
         leaf_index=row.leaf_index,
         core=row.core,
         signature=row.signature,
-        body=row.body,
-        audit=row.audit,
-        wrap=own.wrap,
+        body=row.body or None,
+        audit=None if own.is_erased and own.kind == AUDIT_KIND else row.audit or None,
+        # SPEC [H-3]: of what the desk erased it is not given the wrap, even while a later envelope
+        # needs it.
+        wrap=None if own.is_erased else own.wrap,
         # SPEC [L-7]: a recipient learns its own mailbox counter and nobody else's.
         proof=prove_counter(row.position, own.desk, row.blind, commitments),
     )
 
 
-def _receipt(row: _Row) -> ReceiptRow:
+def receipt_of(row: _Row) -> ReceiptRow:
+    """Make a receipt of a row of its table."""
     return ReceiptRow(
         hash=row.hash,
         payload=row.payload,
@@ -368,5 +360,6 @@ def _receipt(row: _Row) -> ReceiptRow:
         envelope_ids=unpack_ids(row.envelope_ids),
         accepted_at=row.accepted_at,
         promise=row.promise,
+        readers=unpack_ids(row.readers or b""),
         leaf_index=row.leaf_index,
     )

@@ -38,6 +38,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from comity_protocol.merkle import Frontier
+from comity_server import store_erasure as erasure
+from comity_server import store_notices as given
 from comity_server import store_reads as reads
 from comity_server import tables
 from comity_server.store import (
@@ -45,11 +47,15 @@ from comity_server.store import (
     Accepted,
     Checkpoint,
     ContentionError,
+    Copy,
     DirectoryMovedError,
     EnvelopeRow,
+    ErasuresMovedError,
     Head,
     Kind,
     MailboxItem,
+    NoticeRow,
+    OnHoldError,
     Parked,
     ReceiptRow,
     Row,
@@ -60,6 +66,7 @@ from comity_server.store import (
 from comity_server.store_growth import Step, grow, mailboxes_of
 from comity_server.store_values import (
     envelope_values,
+    notice_values,
     pack_counters,
     receipt_values,
     statement_values,
@@ -141,7 +148,7 @@ class SqlStore(ABC):
         """
 
     @abstractmethod
-    async def _add(self, rows: Sequence[Row], statements: int) -> Step | None:
+    async def _add(self, rows: Sequence[Row], statements: int, erasures: int | None) -> Step | None:
         """Store new rows and integrate them by the shortest way, as one transaction.
 
         Returns:
@@ -170,19 +177,50 @@ class SqlStore(ABC):
         *,
         statements: int,
         integrate: bool,
+        erasures: int | None = None,
     ) -> Accepted:
         """See ``Store.accept``."""
         if integrate and (envelopes or receipts):
             batch = _Batch(envelopes, receipts, {}, {})
-            step = await self._add(batch.new, statements)
+            step = await self._add(batch.new, statements, erasures)
             if step is not None:
                 return batch.answer(_Integration(step.head, step.rows))
         take = self._accept_and_integrate if integrate else self._accept_as_pending
-        return await self._change(lambda c: take(c, envelopes, receipts, statements))
+        return await self._change(lambda c: take(c, envelopes, receipts, statements, erasures))
+
+    async def accept_notice(
+        self, row: NoticeRow, *, statements: int, bury: Callable[[Sequence[Copy]], None]
+    ) -> Accepted:
+        """See ``Store.accept_notice``."""
+        return await self._change(lambda c: self._accept_notice(c, row, statements, bury))
+
+    async def erase(self, copies: Sequence[Copy]) -> int:
+        """See ``Store.erase``."""
+        return await self._change(lambda c: self._erase(c, copies))
+
+    async def expire(self, desk: bytes, kind: int, *, below_index: int, limit: int) -> int:
+        """See ``Store.expire``."""
+        # Almost always there is nothing, and nobody has to wait for that.
+        found = await self._ask(lambda c: erasure.find_expired(c, desk, kind, below_index, 1))
+        if not found:
+            return 0
+        return await self._change(lambda c: self._expire(c, desk, kind, below_index, limit))
+
+    async def index_at(self, instant: int) -> int:
+        """See ``Store.index_at``."""
+        return await self._ask(lambda c: erasure.find_index_at(c, instant))
+
+    async def superseded_below(self, desk: bytes, instant: int) -> int:
+        """See ``Store.superseded_below``."""
+        return await self._ask(lambda c: erasure.find_superseded_below(c, desk, instant))
+
+    @abstractmethod
+    async def scrub(self) -> bool:
+        """See ``Store.scrub``."""
 
     async def integrate(self) -> Accepted:
         """See ``Store.integrate``."""
-        return await self._change(lambda c: self._accept_and_integrate(c, (), (), 0))
+        return await self._change(lambda c: self._accept_and_integrate(c, (), (), 0, None))
 
     async def statements(
         self, after_ordinal: int, limit: int, *, below_index: int | None = None
@@ -211,17 +249,17 @@ class SqlStore(ABC):
         found = await self._ask(lambda c: reads.find_envelopes(c, self._among, [envelope_id]))
         return found.get(envelope_id)
 
-    async def senders(
-        self, envelope_ids: Sequence[bytes], *, addressed_to: bytes
-    ) -> Mapping[bytes, bytes]:
-        """See ``Store.senders``."""
-        return await self._ask(
-            lambda c: reads.find_senders(c, self._among, envelope_ids, addressed_to)
-        )
+    async def cores(self, envelope_ids: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """See ``Store.cores``."""
+        return await self._ask(lambda c: reads.find_cores(c, self._among, envelope_ids))
 
-    async def receipts(self, sender_desk: bytes, after_index: int, limit: int) -> list[ReceiptRow]:
+    async def receipts(self, desk: bytes, after_index: int, limit: int) -> list[ReceiptRow]:
         """See ``Store.receipts``."""
-        return await self._ask(lambda c: reads.read_receipts(c, sender_desk, after_index, limit))
+        return await self._ask(lambda c: given.read_receipts(c, desk, after_index, limit))
+
+    async def notices(self, desk: bytes, after_index: int, limit: int) -> list[NoticeRow]:
+        """See ``Store.notices``."""
+        return await self._ask(lambda c: given.read_notices(c, desk, after_index, limit))
 
     async def leaves(self, start: int, count: int) -> list[bytes]:
         """See ``Store.leaves``."""
@@ -312,17 +350,73 @@ class SqlStore(ABC):
         placed = {found.hash: found for found in done.rows if isinstance(found, StatementRow)}
         return _accepted(done, statements=(placed.get(row.hash, row),))
 
+    def _accept_notice(
+        self,
+        connection: Connection,
+        row: NoticeRow,
+        statements: int,
+        bury: Callable[[Sequence[Copy]], None],
+    ) -> Accepted:
+        self._hold_directory(connection)
+        head = _lock_log(connection)
+        known = given.find_notices(connection, self._among, [row.hash])
+        if known:
+            # SPEC [R-2]: a known id returns the original promise and changes nothing.
+            return replace(_accepted(_Integration(head)), notices=(known[row.hash],))
+        _require_directory(head, statements)
+        self._carry_out(connection, row, bury)
+        done = self._integrate(connection, reads.read_head(connection), [row])
+        placed = {found.hash: found for found in done.rows if isinstance(found, NoticeRow)}
+        return replace(_accepted(done), notices=(placed.get(row.hash, row),))
+
+    def _carry_out(
+        self, connection: Connection, row: NoticeRow, bury: Callable[[Sequence[Copy]], None]
+    ) -> None:
+        """Do what a notice says."""
+        match row.kind:
+            case "erase":
+                # SPEC [H-4]: what is on hold is not erased by any desk. Nobody can take a hold
+                # between this look and the commit.
+                if erasure.is_held(connection, self._among, row.envelope_ids):
+                    raise OnHoldError("a desk holds an envelope that the notice would erase")
+                copies = [Copy(id_, row.desk or b"") for id_ in row.envelope_ids]
+                # SPEC [R-18]: an erasure is carried out again after a restore, so it is on disk
+                # elsewhere before this database loses anything.
+                bury(copies)
+                erasure.erase(connection, self._among, copies)
+            case "hold":
+                erasure.hold(connection, row.envelope_ids, row.desk or b"")
+            case "release":
+                erasure.release(connection, self._among, row.envelope_ids, row.desk or b"")
+            case _:
+                pass
+
+    def _erase(self, connection: Connection, copies: Sequence[Copy]) -> int:
+        self._hold_directory(connection)
+        _lock_log(connection)
+        return erasure.erase(connection, self._among, copies)
+
+    def _expire(
+        self, connection: Connection, desk: bytes, kind: int, below_index: int, limit: int
+    ) -> int:
+        self._hold_directory(connection)
+        _lock_log(connection)
+        copies = erasure.find_expired(connection, desk, kind, below_index, limit)
+        return erasure.erase(connection, self._among, copies)
+
     def _accept_and_integrate(
         self,
         connection: Connection,
         envelopes: Sequence[EnvelopeRow],
         receipts: Sequence[ReceiptRow],
         statements: int,
+        erasures: int | None,
     ) -> Accepted:
         head = _lock_log(connection)
         batch = self._compare(connection, envelopes, receipts)
         if batch.new:
             _require_directory(head, statements)
+            _require_erasures(head, erasures)
         return batch.answer(self._integrate(connection, head, batch.new))
 
     def _accept_as_pending(
@@ -331,12 +425,14 @@ class SqlStore(ABC):
         envelopes: Sequence[EnvelopeRow],
         receipts: Sequence[ReceiptRow],
         statements: int,
+        erasures: int | None,
     ) -> Accepted:
         self._share_directory(connection)
         head = reads.read_head(connection)
         batch = self._compare(connection, envelopes, receipts)
         if batch.new:
             _require_directory(head, statements)
+            _require_erasures(head, erasures)
             self._insert_pending(connection, batch.new)
         return batch.answer(_Integration(head))
 
@@ -405,6 +501,7 @@ class SqlStore(ABC):
             **reads.find_statements(connection, self._among, keys[Kind.STATEMENT]),
             **reads.find_envelopes(connection, self._among, keys[Kind.ENVELOPE]),
             **reads.find_receipts(connection, self._among, keys[Kind.RECEIPT]),
+            **given.find_notices(connection, self._among, keys[Kind.NOTICE]),
         }
 
     def _write(
@@ -507,6 +604,9 @@ _WRITE_PLACES: Final = {
     Kind.RECEIPT: update(tables.receipts)
     .where(tables.receipts.c.hash == bindparam("key_"))
     .values(_INDEX),
+    Kind.NOTICE: update(tables.notices)
+    .where(tables.notices.c.hash == bindparam("key_"))
+    .values(_INDEX),
 }
 
 
@@ -530,6 +630,7 @@ def create_tables(connection: Connection) -> None:
                 frontier=empty.serialize(),
                 statements=0,
                 incarnation=secrets.token_bytes(_INCARNATION_BYTES),
+                erasures=0,
             )
         )
     version = connection.execute(select(tables.schema_version.c.version)).scalar_one()
@@ -557,10 +658,12 @@ def _objects(rows: Sequence[Row]) -> tuple[TableRows, ...]:
     envelopes = [envelope_values(row) for row in rows if isinstance(row, EnvelopeRow)]
     receipts = [receipt_values(row) for row in rows if isinstance(row, ReceiptRow)]
     statements = [statement_values(row) for row in rows if isinstance(row, StatementRow)]
+    notices = [notice_values(row) for row in rows if isinstance(row, NoticeRow)]
     return (
         (tables.envelopes, envelopes),
         (tables.receipts, receipts),
         (tables.statements, statements),
+        (tables.notices, notices),
     )
 
 
@@ -570,6 +673,8 @@ def _growth(step: Step) -> tuple[TableRows, ...]:
         (tables.tile_hashes, step.tiles),
         (tables.mailbox_items, step.items),
         (tables.mailboxes, list(step.counters.items())),
+        (tables.receipt_readers, step.receipt_readers),
+        (tables.notice_readers, step.notice_readers),
     )
 
 
@@ -584,6 +689,13 @@ def _require_directory(head: Head, statements: int) -> None:
         # SPEC [R-6]: an object accepted under an older directory than the newest is refused, so
         # that a removal is effective at once.
         raise DirectoryMovedError(statements, head.statements)
+
+
+def _require_erasures(head: Head, erasures: int | None) -> None:
+    # SPEC [R-11]: a reference is refused unless the wraps are here, also when they went between the
+    # look and the commit.
+    if erasures is not None and head.erasures != erasures:
+        raise ErasuresMovedError(erasures, head.erasures)
 
 
 def _accepted(done: _Integration, statements: tuple[StatementRow, ...] = ()) -> Accepted:
@@ -616,6 +728,8 @@ def _kind(row: Row) -> Kind:
             return Kind.ENVELOPE
         case ReceiptRow():
             return Kind.RECEIPT
+        case NoticeRow():
+            return Kind.NOTICE
         case _:
             assert_never(row)
 

@@ -5,6 +5,9 @@ writer. A transaction that writes begins as the only one (BEGIN IMMEDIATE), so i
 here and in other processes before it has read anything, and the locks of ``store_sql`` are nothing
 more to take. A whole transaction runs in its thread without coming back to the event loop; when its
 caller is cancelled it still ends whole [R-1].
+
+What is deleted is overwritten with zeros where it stood, and stays in the write-ahead log until
+that is emptied [H-5].
 """
 
 import asyncio
@@ -51,11 +54,16 @@ _PRIMARY_CODE: Final = 0xFF
 # How long a transaction waits for another process before it gives up.
 _LOCK_SECONDS_MAX: Final = 10
 
+# How long emptying the write-ahead log waits for readers, while nobody can write.
+_SCRUB_MILLISECONDS_MAX: Final = 200
+
 _SETTINGS: Final = (
     ("journal_mode", "WAL", "wal"),
     ("synchronous", "FULL", 2),
     ("fullfsync", "ON", 1),
     ("checkpoint_fullfsync", "ON", 1),
+    # SPEC [H-5]: after an erasure the relay does not hold it, so freed space is zeroed.
+    ("secure_delete", "ON", 1),
 )
 """Name, what is asked for, and how the answer looks when it holds."""
 
@@ -112,22 +120,43 @@ class SqliteStore(SqlStore):
         if rows:
             connection.exec_driver_sql(_INSERTS[table], list(rows))
 
-    async def _add(self, rows: Sequence[Row], statements: int) -> Step | None:
+    async def scrub(self) -> bool:
+        """See ``Store.scrub``."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._writer, self._add_now, rows, statements)
+            return await loop.run_in_executor(self._writer, self._scrub_now)
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            raise StoreUnavailableError.of(error) from error
+
+    def _scrub_now(self) -> bool:
+        """Put what the write-ahead log holds in its place and empty it; runs in the writer."""
+        with closing(self._writing.raw_connection()) as pooled:
+            driver = cast("sqlite3.Connection", pooled.driver_connection)
+            driver.execute(f"PRAGMA busy_timeout = {_SCRUB_MILLISECONDS_MAX}")
+            try:
+                (is_busy, _, _) = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                driver.execute(f"PRAGMA busy_timeout = {1_000 * _LOCK_SECONDS_MAX}")
+        return not is_busy
+
+    async def _add(self, rows: Sequence[Row], statements: int, erasures: int | None) -> Step | None:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._writer, self._add_now, rows, statements, erasures
+            )
         except sqlite3.IntegrityError:
             return None  # A key is there already.
         except (sqlite3.Error, SQLAlchemyError) as error:
             raise StoreUnavailableError.of(error) from error
 
-    def _add_now(self, rows: Sequence[Row], statements: int) -> Step | None:
+    def _add_now(self, rows: Sequence[Row], statements: int, erasures: int | None) -> Step | None:
         """Add rows over the driver itself; runs in the writer thread."""
         with closing(self._writing.raw_connection()) as pooled:
             driver = cast("sqlite3.Connection", pooled.driver_connection)
             driver.execute("BEGIN IMMEDIATE")
             try:
-                step = self._write_now(driver, rows, statements)
+                step = self._write_now(driver, rows, statements, erasures)
                 driver.execute("ROLLBACK" if step is None else "COMMIT")
             except BaseException:
                 if driver.in_transaction:
@@ -138,11 +167,15 @@ class SqliteStore(SqlStore):
         return step
 
     def _write_now(
-        self, driver: sqlite3.Connection, rows: Sequence[Row], statements: int
+        self,
+        driver: sqlite3.Connection,
+        rows: Sequence[Row],
+        statements: int,
+        erasures: int | None,
     ) -> Step | None:
         (is_pending, *columns) = driver.execute(_READ_HEAD).fetchone()
         head = Head(*columns)
-        if is_pending or head.statements != statements:
+        if is_pending or head.statements != statements or erasures not in (None, head.erasures):
             return None
         if self._standing is None or self._standing.head != head:
             self._standing = Standing.at(head)

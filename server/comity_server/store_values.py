@@ -10,10 +10,20 @@ from typing import Final
 
 from comity_protocol.identifiers import ID_BYTES
 from comity_protocol.leaves import commit_counters
-from comity_server.store import EnvelopeRow, ReceiptRow, Recipient, StatementRow
+from comity_server.store import (
+    EVERYONE,
+    EnvelopeRow,
+    NoticeRow,
+    ReceiptRow,
+    Recipient,
+    StatementRow,
+)
 
 # Desk, epoch, kind, length of the wrap that follows: 0 when there is none.
 _RECIPIENT: Final = Struct(f">{ID_BYTES}sQBI")
+
+# Beside the kind: the copy of this desk was erased.
+_ERASED: Final = 0x80
 
 _COUNTER_BYTES: Final = 8
 
@@ -82,8 +92,39 @@ def receipt_values(row: ReceiptRow) -> tuple[object, ...]:
         b"".join(row.envelope_ids),
         row.accepted_at,
         row.promise,
+        b"".join(row.readers) or None,
         row.leaf_index,
     )
+
+
+def receipt_readers(row: ReceiptRow) -> list[tuple[object, ...]]:
+    """Give the columns of ``receipt_readers`` for each auditor that is given a receipt."""
+    return [(desk, row.leaf_index) for desk in row.readers]
+
+
+def notice_values(row: NoticeRow) -> tuple[object, ...]:
+    """Give the columns of ``notices``."""
+    return (
+        row.hash,
+        row.payload,
+        row.signature,
+        row.kind,
+        row.desk,
+        row.accepted_at,
+        row.promise,
+        b"".join(row.readers) or None,
+        row.leaf_index,
+    )
+
+
+def notice_readers(row: NoticeRow) -> list[tuple[object, ...]]:
+    """Give the columns of ``notice_readers`` for each desk that is given a notice."""
+    return [(desk, row.leaf_index) for desk in row.readers]
+
+
+def unpack_notice_readers(data: bytes | None) -> tuple[bytes, ...]:
+    """Read who is given a notice; nobody in particular means everyone."""
+    return (EVERYONE,) if data is None else unpack_ids(data)
 
 
 def pack_recipients(recipients: tuple[Recipient, ...]) -> bytes:
@@ -91,7 +132,8 @@ def pack_recipients(recipients: tuple[Recipient, ...]) -> bytes:
     parts: list[bytes] = []
     for to in recipients:
         wrap = to.wrap or b""
-        parts += (_RECIPIENT.pack(to.desk, to.epoch, to.kind, len(wrap)), wrap)
+        kind = to.kind | _ERASED if to.is_erased else to.kind
+        parts += (_RECIPIENT.pack(to.desk, to.epoch, kind, len(wrap)), wrap)
     return b"".join(parts)
 
 
@@ -103,7 +145,8 @@ def unpack_recipients(data: bytes) -> tuple[Recipient, ...]:
         desk, epoch, kind, length = _RECIPIENT.unpack_from(data, at)
         start = at + _RECIPIENT.size
         at = start + length
-        recipients.append(Recipient(desk, epoch, kind, data[start:at] or None))
+        wrap = data[start:at] or None
+        recipients.append(Recipient(desk, epoch, kind & ~_ERASED, wrap, bool(kind & _ERASED)))
     return tuple(recipients)
 
 

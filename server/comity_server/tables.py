@@ -1,8 +1,9 @@
 """The tables of the relay's store: one schema for SQLite and PostgreSQL.
 
 Each column says why the relay keeps it; what is not here the relay does not know. Everything but
-``head``, ``mailboxes``, ``leases`` and the queues ``pending`` and ``parked`` is written once: of a
-stored object only its place (leaf index, counters) is filled in later, and only once.
+``head``, ``mailboxes``, ``leases``, ``holds`` and the queues ``pending`` and ``parked`` is written
+once: of a stored object only its place (leaf index, counters) is filled in later, and only once,
+and of an envelope the parts are taken out that nobody has a copy of any more.
 
 There are no foreign keys: rows that belong together are written in one transaction, by one method,
 and are erased in an order of their own. Unique keys carry the rules: no id twice [R-2], no leaf
@@ -24,7 +25,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Counts up with every change below. A program refuses the tables of another version."""
 
 metadata: Final = MetaData()
@@ -32,7 +33,7 @@ metadata: Final = MetaData()
 # SQLite stores by its row number only what is declared INTEGER PRIMARY KEY.
 _Number = BigInteger().with_variant(Integer(), "sqlite")
 
-_KINDS: Final = "kind IN ('statement', 'envelope', 'receipt')"
+_KINDS: Final = "kind IN ('statement', 'envelope', 'receipt', 'notice')"
 
 schema_version: Final = Table(
     "schema_version",
@@ -76,6 +77,12 @@ head: Final = Table(
         LargeBinary,
         nullable=False,
         comment="random mark of this database, by which clients notice a relay set up anew",
+    ),
+    Column(
+        "erasures",
+        BigInteger,
+        nullable=False,
+        comment="how often copies were erased, so that no reference rests on wraps that are gone",
     ),
 )
 
@@ -154,17 +161,40 @@ envelopes: Final = Table(
     Column("core_hash", LargeBinary, nullable=False, comment="tells a repetition from a clash"),
     Column("core", LargeBinary, nullable=False, comment="what was signed; handed to the desks"),
     Column("signature", LargeBinary, nullable=False, comment="for recipients to verify the core"),
-    Column("body", LargeBinary, nullable=False, comment="ciphertext, handed to addressed desks"),
-    Column("audit", LargeBinary, nullable=False, comment="ciphertext, handed to auditors as well"),
+    Column(
+        "body",
+        LargeBinary,
+        nullable=False,
+        comment="ciphertext, handed to addressed desks; empty once none of them has a copy",
+    ),
+    Column(
+        "audit",
+        LargeBinary,
+        nullable=False,
+        comment="ciphertext, handed to auditors as well; empty once nobody has a copy",
+    ),
     Column("sender_desk", LargeBinary, nullable=False, comment="may ask for it; gets its receipts"),
     Column("sender_device", LargeBinary, nullable=False, comment="for quotas and operators"),
-    Column("recipients", LargeBinary, nullable=False, comment="who may open it, with the wraps"),
+    Column(
+        "recipients",
+        LargeBinary,
+        nullable=False,
+        comment="who may open it, with the wraps; whose copy was erased",
+    ),
     Column("ref", LargeBinary, comment="the envelope whose wraps open this one too"),
     Column("accepted_at", BigInteger, nullable=False, comment="time that the promise states"),
     Column("promise", LargeBinary, nullable=False, comment="given again when it is sent again"),
     Column("blind", LargeBinary, nullable=False, comment="hides its counters; can be derived anew"),
     Column("leaf_index", BigInteger, unique=True, comment="its place in the log; empty if pending"),
     Column("counters", LargeBinary, comment="its places in the mailboxes; empty if pending"),
+)
+
+# Most envelopes that open an exchange refer to none.
+Index(
+    "envelopes_ref",
+    envelopes.c.ref,
+    sqlite_where=envelopes.c.ref.is_not(None),
+    postgresql_where=envelopes.c.ref.is_not(None),
 )
 
 mailbox_items: Final = Table(
@@ -180,7 +210,12 @@ mailbox_items: Final = Table(
     ),
     Column("leaf_index", BigInteger, nullable=False, comment="which envelope it is"),
     Column("position", SmallInteger, nullable=False, comment="which of its recipients the desk is"),
-    Column("kind", SmallInteger, nullable=False, comment="file, lead or audit: what it is given"),
+    Column(
+        "kind",
+        SmallInteger,
+        nullable=False,
+        comment="file, lead, audit or erased: what it is given",
+    ),
     sqlite_with_rowid=False,
 )
 
@@ -195,8 +230,59 @@ receipts: Final = Table(
     Column("envelope_ids", LargeBinary, nullable=False, comment="what it says is held and opens"),
     Column("accepted_at", BigInteger, nullable=False, comment="time that the promise states"),
     Column("promise", LargeBinary, nullable=False, comment="given again when it is sent again"),
+    Column("readers", LargeBinary, comment="auditors to whom it is handed over too"),
     Column("leaf_index", BigInteger, unique=True, comment="its place in the log; empty if pending"),
     Index("receipts_sender", "sender_desk", "leaf_index"),
+)
+
+receipt_readers: Final = Table(
+    "receipt_readers",
+    metadata,
+    Column("desk", LargeBinary, primary_key=True, comment="an auditor that is given the receipt"),
+    Column(
+        "leaf_index",
+        BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="which receipt, by which the auditor pages",
+    ),
+    sqlite_with_rowid=False,
+)
+
+notices: Final = Table(
+    "notices",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True, comment="a known one is not repeated"),
+    Column("payload", LargeBinary, nullable=False, comment="what was signed; handed to the desks"),
+    Column("signature", LargeBinary, nullable=False, comment="for the desks to verify it"),
+    Column("kind", Text, nullable=False, comment="lets an operator see what was done and why"),
+    Column("desk", LargeBinary, comment="whose word it is; none for the relay's own"),
+    Column("accepted_at", BigInteger, nullable=False, comment="time that the promise states"),
+    Column("promise", LargeBinary, nullable=False, comment="given again when it is sent again"),
+    Column("readers", LargeBinary, comment="to whom it is handed over; none for every desk"),
+    Column("leaf_index", BigInteger, unique=True, comment="its place in the log; empty if pending"),
+)
+
+notice_readers: Final = Table(
+    "notice_readers",
+    metadata,
+    Column("desk", LargeBinary, primary_key=True, comment="who is given it; empty for every desk"),
+    Column(
+        "leaf_index",
+        BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="which notice, by which the desk pages",
+    ),
+    sqlite_with_rowid=False,
+)
+
+holds: Final = Table(
+    "holds",
+    metadata,
+    Column("envelope_id", LargeBinary, primary_key=True, comment="what nobody may erase"),
+    Column("desk", LargeBinary, primary_key=True, comment="who holds it and may release it"),
+    sqlite_with_rowid=False,
 )
 
 mailboxes: Final = Table(

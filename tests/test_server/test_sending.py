@@ -78,10 +78,13 @@ async def test_nobody_is_told_of_a_promise_before_the_commit(
         *,
         statements: int,
         integrate: bool,
+        erasures: int | None,
     ) -> Accepted:
         reached.set()
         await may_commit.wait()
-        return await accept(envelopes, receipts, statements=statements, integrate=integrate)
+        return await accept(
+            envelopes, receipts, statements=statements, integrate=integrate, erasures=erasures
+        )
 
     monkeypatch.setattr(store, "accept", slow)
     sending = asyncio.create_task(stand.relay.send(stand.sender, stand.to))
@@ -180,6 +183,7 @@ async def test_a_removal_counts_that_comes_while_an_envelope_waits(
         *,
         statements: int,
         integrate: bool,
+        erasures: int | None,
     ) -> Accepted:
         if not moved:
             world.remove(stand.sender.desk, [stand.sender])
@@ -187,7 +191,9 @@ async def test_a_removal_counts_that_comes_while_an_envelope_waits(
             answer = await stand.relay.ask("POST", "/v1/statements", removal.serialize())
             assert answer.status == 200
         try:
-            return await accept(envelopes, receipts, statements=statements, integrate=integrate)
+            return await accept(
+                envelopes, receipts, statements=statements, integrate=integrate, erasures=erasures
+            )
         except DirectoryMovedError as error:
             moved.append(error.newest)
             raise
@@ -518,9 +524,12 @@ async def test_a_full_queue_says_so_and_loses_nothing(
             *,
             statements: int,
             integrate: bool,
+            erasures: int | None,
         ) -> Accepted:
             await may_commit.wait()
-            return await accept(envelopes, receipts, statements=statements, integrate=integrate)
+            return await accept(
+                envelopes, receipts, statements=statements, integrate=integrate, erasures=erasures
+            )
 
         monkeypatch.setattr(store, "accept", slow)
         held = [asyncio.create_task(running.send(sender, other)) for _ in range(2)]
@@ -547,9 +556,12 @@ async def test_what_arrives_together_is_committed_together(
         *,
         statements: int,
         integrate: bool,
+        erasures: int | None,
     ) -> Accepted:
         batches.append(len(envelopes))
-        return await accept(envelopes, receipts, statements=statements, integrate=integrate)
+        return await accept(
+            envelopes, receipts, statements=statements, integrate=integrate, erasures=erasures
+        )
 
     monkeypatch.setattr(store, "accept", count)
     async with stand.relay.socket(stand.sender) as socket:

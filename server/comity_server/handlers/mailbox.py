@@ -1,4 +1,4 @@
-"""What is there for the calling desk: its mailbox, and the receipts for what it sent.
+"""What is there for the calling desk: its mailbox, and the receipts for what it sent or audits.
 
 Rules:
 
@@ -38,7 +38,7 @@ async def get_mailbox(request: web.Request) -> web.Response:
         wait=(0, 0, WAIT_SECONDS_MAX),
     )
     # SPEC [R-14]: a mailbox is served only to its desk. There is no other to ask for.
-    items = await _when_there(
+    items = await when_there(
         context, caller, wait, lambda: context.store.mailbox(caller.desk, after, limit)
     )
     return replies.binary({"items": [item_values(item) for item in items]})
@@ -54,13 +54,13 @@ async def get_receipts(request: web.Request) -> web.Response:
         limit=(PAGE_ITEMS_MAX, 1, PAGE_ITEMS_MAX),
         wait=(0, 0, WAIT_SECONDS_MAX),
     )
-    rows = await _when_there(
+    rows = await when_there(
         context, caller, wait, lambda: context.store.receipts(caller.desk, after, limit)
     )
     return replies.binary({"items": [receipt_values(row) for row in rows]})
 
 
-async def _when_there(
+async def when_there(
     context: Context, caller: Caller, wait: int, read: Callable[[], Awaitable[list[Item]]]
 ) -> list[Item]:
     """Read until something is there or the wait is over."""
