@@ -268,7 +268,7 @@ def test_no_part_of_a_verifier_key_is_a_verifier_key() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_a_verifier_key_is_read_back_as_it_was_written(seed: int) -> None:
     public_key = bytes(SigningKey(bytes([seed]) * 32).verify_key)
-    for kind in KeyType:
+    for kind in (KeyType.ED25519, KeyType.COSIGNATURE_V1):
         key = VerifierKey("witness.example/w", kind, public_key)
         assert VerifierKey.parse(key.serialize()) == key
 
