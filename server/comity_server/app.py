@@ -22,8 +22,9 @@ from comity_protocol.keys import FastKey
 from comity_protocol.receipts import Promise, sign_promise
 from comity_protocol.statements import SignedStatement
 from comity_server import middlewares, observe
+from comity_server.anchors import Anchors
 from comity_server.context import CONTEXT, Context
-from comity_server.handlers import envelopes, health, log, mailbox, notices, statements
+from comity_server.handlers import envelopes, health, links, log, mailbox, notices, statements
 from comity_server.keyfiles import check_keys
 from comity_server.log import Log
 from comity_server.members import Members
@@ -39,7 +40,7 @@ from comity_server.socket import get_socket
 from comity_server.statement_rows import genesis_row
 from comity_server.store import Store
 from comity_server.tombstones import Tombstones
-from comity_server.witnesses import Witness, Witnesses
+from comity_server.witnesses import Address, Witness, Witnesses
 
 KEEPALIVE_SECONDS: Final = 30.0
 LINGERING_SECONDS: Final = 1.0
@@ -76,6 +77,7 @@ def make_app(context: Context) -> web.Application:
             # The log, for everyone.
             get(wire.PROOF + "/{index}", log.get_proof),
             get(wire.COVERING + "/{index}", log.get_covering),
+            get(wire.WITNESS_LINK, links.get_witness_link),
             get(wire.LEAVES + "/{start}", log.get_leaves),
             get(wire.CHECKPOINTS, log.get_checkpoints),
             get(wire.ANCHORS, log.get_anchors),
@@ -153,11 +155,19 @@ async def running(
             metrics=metrics,
             holder=holder,
         )
+        anchors = Anchors(
+            store,
+            founding.origin,
+            founding.anchors.quorum if founding.anchors else None,
+            clock,
+        )
+        context.witnesses = _witnesses(founding, settings, session, metrics, anchors)
         publisher = Publisher(
             relay=relay,
             log=log_,
             signer=signer,
-            witnesses=_witnesses(founding, settings, session, metrics),
+            witnesses=context.witnesses,
+            anchors=anchors,
             key=founding.log,
             quorum=founding.quorum,
             settings=settings,
@@ -237,6 +247,8 @@ async def listening(context: Context) -> AsyncIterator[str]:
         await site.stop()
         context.relay.hub.look_again()
         context.relay.hub.end()
+        for channel in tuple(context.channels.values()):
+            channel.end()
     finally:
         await runner.cleanup()
 
@@ -266,10 +278,10 @@ async def _install(store: Store, genesis: SignedStatement, key: FastKey, at: int
 
 def _check_witnesses(genesis: Genesis, settings: Settings) -> None:
     count, least = len(_addresses(genesis, settings)), genesis.quorum.least
-    if count < least:
+    if count < least and not settings.witness_links:
         raise SettingsError(
             f"{count} witnesses have an address and the genesis demands {least};"
-            " name the others with --witness"
+            " name the others with --witness, or say --witness-links when they call this relay"
         )
 
 
@@ -279,8 +291,16 @@ def _addresses(genesis: Genesis, settings: Settings) -> Collection[str]:
 
 
 def _witnesses(
-    genesis: Genesis, settings: Settings, session: ClientSession, metrics: Metrics
+    genesis: Genesis,
+    settings: Settings,
+    session: ClientSession,
+    metrics: Metrics,
+    anchors: Anchors,
 ) -> Witnesses:
     keys, seconds = genesis.quorum.witnesses, settings.checkpoint_wait_seconds
-    urls = _addresses(genesis, settings)
-    return Witnesses([Witness(url, keys, session, metrics, seconds) for url in urls])
+    return Witnesses(
+        [
+            Witness(Address(url, session, seconds), keys, metrics, anchors.keys)
+            for url in _addresses(genesis, settings)
+        ]
+    )

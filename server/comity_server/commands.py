@@ -80,6 +80,7 @@ def init(genesis: Path, file: Path | None, **options: object) -> None:
 @click.option("--port", type=int, help="Port; 0 takes a free one.")
 @click.option("--behind-proxy/--no-proxy", default=None, help="A proxy before this ends TLS.")
 @click.option("--witness", "witnesses", multiple=True, help="Address of a witness; repeat.")
+@click.option("--witness-links/--no-witness-links", default=None, help="Witnesses call this relay.")
 @click.option("--checkpoint-seconds", type=float, help="Shortest time between checkpoints.")
 @click.pass_obj
 def serve(clock: Clock, /, file: Path | None, **options: object) -> None:

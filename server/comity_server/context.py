@@ -10,6 +10,7 @@ from aiohttp import web
 
 from comity_protocol.genesis import Genesis
 from comity_protocol.statements import SignedStatement
+from comity_server.links import LinkChannel
 from comity_server.log import Log
 from comity_server.members import Members
 from comity_server.metrics import Metrics
@@ -18,6 +19,7 @@ from comity_server.relay import Relay
 from comity_server.settings import Settings
 from comity_server.store import Store
 from comity_server.tokens import Nonces, ReplayCache
+from comity_server.witnesses import Witnesses
 
 TRACE_HEADER: Final = "Comity-Trace"
 _TRACE_BYTES: Final = 8
@@ -34,6 +36,9 @@ class Context:
         waiting: Long polls that wait now.
         reading: Bodies of requests without a token that are being read now.
         sockets: Open WebSockets by device.
+        witnesses: Every way to a witness.
+        links: Connections that witnesses opened, proven or not.
+        channels: The proven ones by the witness's name.
     """
 
     genesis: Genesis
@@ -51,6 +56,9 @@ class Context:
     waiting: int = 0
     reading: int = 0
     sockets: Counter[bytes] = field(default_factory=Counter)
+    witnesses: Witnesses = field(default_factory=Witnesses)
+    links: int = 0
+    channels: dict[str, LinkChannel] = field(default_factory=dict)
     is_stopping: bool = False
 
     @property

@@ -17,6 +17,7 @@ from comity_protocol.errors import ComityError
 from comity_protocol.quorum import Quorum
 from comity_protocol.signed_note import VerifierKey
 from comity_server import observe
+from comity_server.anchors import Anchors
 from comity_server.log import Log
 from comity_server.metrics import Metrics
 from comity_server.relay import Relay
@@ -37,6 +38,7 @@ class Publisher:
         log: Log,
         signer: LogSigner,
         witnesses: Witnesses,
+        anchors: Anchors,
         key: VerifierKey,
         quorum: Quorum,
         settings: Settings,
@@ -48,6 +50,7 @@ class Publisher:
         self._log: Final = log
         self._signer: Final = signer
         self._witnesses: Final = witnesses
+        self._anchors: Final = anchors
         self._key: Final = key
         self._quorum: Final = quorum
         self._settings: Final = settings
@@ -81,9 +84,15 @@ class Publisher:
             ComityError: There is no quorum; nothing is published.
         """
         size, note = await self._sign()
-        lines = await self._witnesses.cosign(
-            note, size, self._log.consistency, is_enough=self._quorum.is_met
+        is_anchor = await self._anchors.is_due()
+        answered = await self._witnesses.cosign(
+            note,
+            size,
+            self._log.consistency,
+            is_enough=self._quorum.is_met,
+            is_anchor=is_anchor,
         )
+        lines, anchoring = self._anchors.split(answered)
         witnessed = add_signatures(note, lines)
         # What is published is checked exactly as a client will check it.
         verify_quorum(witnessed, self._key, self._quorum)
@@ -92,6 +101,8 @@ class Publisher:
         self._relay.recent.checkpoints.put(hashed, True)
         self._metrics.checkpoints.inc()
         await self.show()
+        if is_anchor:
+            await self._anchors.keep(note, size, anchoring)
 
     async def show(self) -> None:
         """Take the newest published checkpoint, of this process or another, into use."""

@@ -50,6 +50,8 @@ class Settings:
             on the loopback address.
         witnesses: Submission prefixes of the witnesses, http or https; empty for those that the
             genesis's policy names.
+        witness_links: Whether witnesses call this relay, so that fewer addresses than a quorum are
+            enough. A witness may call in any case.
         checkpoint_seconds: Shortest time between two checkpoints.
         heartbeat_seconds: Longest time between two, although nothing was added.
         poll_seconds: How often the database is asked what other processes have added.
@@ -81,6 +83,7 @@ class Settings:
     port: int = 8440
     behind_proxy: bool = False
     witnesses: tuple[str, ...] = ()
+    witness_links: bool = False
     checkpoint_seconds: float = 0.5
     heartbeat_seconds: float = 600.0
     poll_seconds: float = 1.0
