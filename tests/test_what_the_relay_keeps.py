@@ -8,6 +8,7 @@ import importlib
 import logging
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from comity_server import observe
 from comity_server.metrics import Metrics
 from comity_server.signer import SignerState
 from comity_server.tables import metadata
+from comity_server.tombstones import Tombstones
 from support.documents import document, rows_under
 
 PROGRAM: Final = Path(comity_server.__path__[0])
@@ -42,20 +44,22 @@ def columns_on_the_page() -> set[tuple[str, str]]:
     return {(table, column) for table, column, _, why in rows_under(page(), "| table |") if why}
 
 
-def test_the_page_names_every_column_of_the_database_and_of_the_signers_file(
+def test_the_page_names_every_column_of_the_database_and_of_the_files_beside_it(
     tmp_path: Path,
 ) -> None:
     columns = {
         (table.name, column.name) for table in metadata.tables.values() for column in table.columns
     }
     SignerState(tmp_path / "signer.sqlite", "relay.example/log").close()
-    with sqlite3.connect(tmp_path / "signer.sqlite") as signer:
-        columns |= set(
-            signer.execute(
-                "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c"
+    Tombstones(tmp_path / "tombstones.sqlite").close()
+    for name in ("signer", "tombstones"):
+        with closing(sqlite3.connect(tmp_path / f"{name}.sqlite")) as file:
+            columns |= set(
+                file.execute(
+                    "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c"
+                    " WHERE m.type = 'table'"
+                )
             )
-        )
-    signer.close()
 
     assert sorted(columns_on_the_page() ^ columns) == []
 
