@@ -52,20 +52,8 @@ def describe_root(root: Root) -> tuple[str, ...]:
 
 
 def needed(quorum: Quorum) -> str:
-    """Say how many must have cosigned: ``2``, or ``2 of: States (2 of 3), neutral (1 of 2)``."""
-    groups = [one for one in quorum.members if isinstance(one, Quorum)]
-    if not groups:
-        return str(quorum.threshold)
-    each = ", ".join(
-        f"{one.name} ({_inner(one)})" if isinstance(one, Quorum) else one.name
-        for one in quorum.members
-    )
-    return f"{quorum.threshold} of: {each}"
-
-
-def _inner(quorum: Quorum) -> str:
-    text = needed(quorum)
-    return text if " of: " in text else f"{text} of {len(quorum.members)}"
+    """Say how many must have cosigned: ``2``, or ``2 of States (2 of 3), neutral (1 of 2)``."""
+    return str(quorum) if len(quorum.groups) > 1 else str(quorum.threshold)
 
 
 def _genesis(genesis: Genesis) -> tuple[str, ...]:

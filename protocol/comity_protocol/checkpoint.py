@@ -347,8 +347,7 @@ def _witnessed(
     sealed_time = quorum.time_of({one.witness: one.time for one in seen})
     if sealed_time is None:
         raise VerificationError(
-            f"checkpoint has {len(seen)} cosignatures of pinned witnesses, expected a quorum,"
-            f" which takes at least {quorum.least}"
+            f"checkpoint has {len(seen)} cosignatures of pinned witnesses, expected {quorum}"
         )
     return WitnessedCheckpoint(
         checkpoint=checkpoint,

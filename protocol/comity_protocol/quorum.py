@@ -71,6 +71,16 @@ class Quorum:
         for name in names:
             require_policy_name(name)
 
+    def __str__(self) -> str:
+        """Say who is needed: ``2 of 3``, or ``2 of States (2 of 3), neutral (1 of 2)``."""
+        groups = [one for one in self.members if isinstance(one, Quorum)]
+        if not groups:
+            return f"{self.threshold} of {len(self.members)}"
+        each = (
+            f"{one.name} ({one})" if isinstance(one, Quorum) else one.name for one in self.members
+        )
+        return f"{self.threshold} of {', '.join(each)}"
+
     @property
     def witnesses(self) -> tuple[VerifierKey, ...]:
         """All witnesses of the tree, in the order of its members."""

@@ -5,7 +5,7 @@ envelopes. States carry the invented codes XA to XZ.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nacl.signing import SigningKey
@@ -149,6 +149,14 @@ class World:
         )
         directory = Directory.begin(signed, signed.hash)
         return cls(parties, log_key, relay_key, witness_keys, anchor_keys, directory, [(0, signed)])
+
+    def refounded(self, policy: WitnessPolicy, anchors: WitnessPolicy | None = None) -> "World":
+        """Found the same anew under another witness policy; desks are gone."""
+        genesis = replace(self.genesis, policy=policy, anchors=anchors)
+        keys = [key for party in self.parties.values() for key in party.quorum]
+        signed = sign_statement(genesis.serialize(), keys)
+        directory = Directory.begin(signed, signed.hash)
+        return replace(self, directory=directory, statements=[(0, signed)], members={})
 
     @property
     def genesis(self) -> Genesis:

@@ -82,7 +82,9 @@ def note_by(times: Mapping[int, int]) -> bytes:
 
 def test_three_states_without_a_neutral_body_are_told_what_it_takes() -> None:
     """[L-3]"""
-    expected = "has 3 cosignatures of pinned witnesses, expected a quorum, which takes at least 3"
+    expected = (
+        r"has 3 cosignatures of pinned witnesses, expected 2 of States \(2 of 3\), neutral \(1"
+    )
 
     with pytest.raises(VerificationError, match=expected):
         verify_quorum(cosigned(NOW, NOW, NOW), LOG, NESTED)
