@@ -164,11 +164,13 @@ class Audit:
         is_whole = check.run()
         self._extra_files(head.size)
         self._compare_notes(others, note, witnessed, genesis, check.roots)
+        given = self._statements()
         statements, directory = 0, None
         # Of entries that are damaged nothing is known; whoever repairs them checks again.
         if check.are_entries_sound:
-            statements, directory = self._fold(genesis, scan)
             self._forms(scan)
+            if given is not None:
+                statements, directory = self._fold(genesis, scan, given)
             self._look(scan, genesis, directory, note, witnessed)
         return Verified(
             genesis_hash=statement_hash(genesis.serialize()),
@@ -262,22 +264,21 @@ class Audit:
 
     # --- Statements
 
-    def _fold(self, genesis: Genesis, scan: _Scan) -> tuple[int, Directory | None]:
-        """Match statements with their entries and fold them by all rules."""
+    def _statements(self) -> list[SignedStatement] | None:
         try:
-            statements = read_statements(self._archive)
+            found = read_statements(self._archive)
         except ComityError as error:
             self._report(Finding(kind=Kind.DAMAGED_FILE, text=str(error), where=STATEMENTS))
-            return 0, None
-        if statements is None:
-            text = f"{len(scan.statements):,} statements are in the log, none of them here"
+            return None
+        if found is None:
+            text = "no statement is here, so none of those in the log is judged"
             self._report(Finding(kind=Kind.NO_STATEMENTS, text=text, where=STATEMENTS))
-            return 0, None
-        return self._fold_all(genesis, scan, statements)
+        return found
 
-    def _fold_all(
+    def _fold(
         self, genesis: Genesis, scan: _Scan, statements: Sequence[SignedStatement]
     ) -> tuple[int, Directory | None]:
+        """Match statements with their entries and fold them by all rules."""
         by_leaf = {statement_leaf(one.payload): one for one in statements}
         directory, count = None, 0
         pinned = statement_hash(genesis.serialize())
@@ -471,16 +472,16 @@ def _is_of_tree(tile: Tile, size: int) -> bool:
     return tile.index * TILE_WIDTH + tile.width <= count
 
 
-def read_entries(archive: Archive, size: int) -> Iterator[bytes]:
+def read_entries(archive: Archive, size: int, start: int = 0) -> Iterator[bytes]:
     """Give the entries of the folder one by one, up to a size; they are not verified.
 
     Raises:
         ArchiveError: A bundle is missing or is none.
     """
-    for index in range(-(-size // TILE_WIDTH)):
+    for index in range(start // TILE_WIDTH, -(-size // TILE_WIDTH)):
         tile = tile_at(None, index, size)
         data = archive.read(tile.path, tile.byte_size)
         entries = None if data is None else split_entries(data, tile.width)
         if entries is None:
             raise ArchiveError(f"{tile.path} is missing or no bundle of {tile.width} entries")
-        yield from entries
+        yield from entries[max(0, start - index * TILE_WIDTH) :]

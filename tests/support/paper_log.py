@@ -1,12 +1,14 @@
 """A whole log in memory with everyone's keys, as files of C2SP tlog-tiles, and servers of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 from aiohttp import web
@@ -126,9 +128,6 @@ class PaperLog:
             path.write_bytes(data)
 
 
-Answer = Callable[[str], "bytes | None"]
-
-
 @dataclass
 class Mirror:
     """A server of files, which a test makes lie.
@@ -173,6 +172,32 @@ async def mirror(files: Mapping[str, bytes]) -> AsyncIterator[Mirror]:
         await runner.cleanup()
 
 
+@contextmanager
+def mirror_in_a_thread(files: Mapping[str, bytes]) -> Iterator[str]:
+    """Serve files to a program that has an event loop of its own; gives the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # the name that the library calls
+            data = files.get(self.path.removeprefix("/"))
+            self.send_response(404 if data is None else 200)
+            self.send_header("Content-Length", str(len(data or b"")))
+            self.end_headers()
+            self.wfile.write(data or b"")
+
+        def log_message(self, *_details: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 async def _drip(request: web.Request, served: Mirror, name: str) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
@@ -184,8 +209,3 @@ async def _drip(request: web.Request, served: Mirror, name: str) -> web.StreamRe
     except (ConnectionError, asyncio.CancelledError):
         pass
     return response
-
-
-def paths(files: Sequence[str] | Mapping[str, bytes], start: str) -> list[str]:
-    """Names that begin so, sorted."""
-    return sorted(name for name in files if name.startswith(start))

@@ -52,6 +52,7 @@ ENTRIES: Final = MappingProxyType(
         "deployment": _own("deployment", "deployment", "found a deployment, show one", _SETUP),
         "setup": _own("setup", "setup", "FOR TRYING: a whole deployment on this machine", _SETUP),
         "witness": _own("witness", "witness", "run a witness", _SETUP),
+        "audit": _own("audit", "audit", "fetch, check and watch a whole log", _MORE),
         "doctor": _own("doctor", "doctor", "check this device, say what to do", _MORE),
         "demo": Entry("comity_client.demo:command", "everything, on this machine", _MORE),
         "secretariat": _own("secretariat", "secretariat", "response times", _MORE),
@@ -71,7 +72,7 @@ comity = _Comity(
     help="Leads and requests between the desks of States, over a relay that cannot read them.",
     epilog="\b\nExit codes: 0 done, 1 failed, 2 wrong use or cancelled, 3 not found,\n"
     "4 authentication needed, 5 refused by a rule, 6 offline and queued,\n"
-    "7 verification failed, 75 temporary.",
+    "7 verification failed, 8 copy damaged, 9 misconduct proven, 10 alarm, 75 temporary.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     params=[
         *common_options(),

@@ -11,6 +11,9 @@ code   meaning
 5      refused by a rule or a policy; trying again changes nothing
 6      offline: nothing is lost, what was to be sent is queued
 7      verification failed: a signature, proof or binding does not hold
+8      an audited copy is damaged or incomplete; another copy may be whole
+9      an audit proves misconduct: of the relay, a witness or a desk
+10     an alarm of an audit: the log is late, or its quorum has no spare witness
 75     temporary: the same again, later, may work
 =====  =========================================================================
 """
@@ -32,6 +35,9 @@ class Exit(IntEnum):
     REFUSED = 5
     OFFLINE = 6
     UNVERIFIED = 7
+    DAMAGED = 8
+    MISCONDUCT = 9
+    ALARM = 10
     TEMPORARY = 75
 
 
@@ -68,6 +74,7 @@ _BY_CODE: Final = {
     "offline": Exit.OFFLINE,
     "stale-checkpoint": Exit.OFFLINE,
     "not-synchronised": Exit.OFFLINE,
+    "archive": Exit.DAMAGED,
     "state": Exit.FAILED,
     "no-key": Exit.AUTHENTICATION,
     "not-yet": Exit.TEMPORARY,
