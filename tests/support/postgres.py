@@ -102,6 +102,11 @@ class PostgresServer:
         self.close()
 
     @property
+    def data(self) -> Path:
+        """Folder of the cluster's files."""
+        return self._directory / "data"
+
+    @property
     def pid(self) -> int:
         """Process id of the running server.
 

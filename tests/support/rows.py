@@ -20,6 +20,7 @@ from comity_server.store import (
     Accepted,
     EnvelopeRow,
     MailboxItem,
+    NoticeRow,
     ReceiptRow,
     Recipient,
     StatementRow,
@@ -182,3 +183,24 @@ async def all_leaves(store: Store) -> list[bytes]:
 
 def frontier_of(leaves: Sequence[bytes]) -> Frontier:
     return Frontier().extend(leaf_hash(leaf) for leaf in leaves)
+
+
+def notice(
+    number: int,
+    kind: str,
+    *about: EnvelopeRow,
+    desk: bytes | None = BETA,
+    readers: Sequence[bytes] = (ALPHA, BETA),
+) -> NoticeRow:
+    payload = b"notice %d" % number
+    return NoticeRow(
+        hash=name("notice", number),
+        payload=payload,
+        signature=bytes(64),
+        kind=kind,
+        desk=desk,
+        envelope_ids=tuple(row.id for row in about),
+        readers=tuple(readers),
+        accepted_at=1_800_000_000,
+        promise=b"promise %d" % number,
+    )
