@@ -24,7 +24,7 @@ One method is one transaction. *Accepted* means stored durably, with a promise; 
 that it has its leaf index and mailbox counters. What is accepted but not integrated is *pending*.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Final, NamedTuple, Protocol, Self
@@ -32,6 +32,7 @@ from typing import ClassVar, Final, NamedTuple, Protocol, Self
 from comity_protocol.core import Kind as KeyKind
 from comity_protocol.errors import ComityError
 from comity_protocol.leaves import CounterProof
+from comity_server.vacancies import Repair, Vacancy
 
 PENDING_ROWS_MAX: Final = 1024
 """Pending rows integrated in one transaction: a long backlog must not hold the lock for long."""
@@ -365,6 +366,21 @@ class Checkpoint:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What one step of giving counters again did.
+
+    Attributes:
+        rows: Envelopes that have their counters now, in leaf order.
+        refused: Ids of envelopes whose counters did not make the entry; they are not kept.
+        is_done: Whether no vacancy is left to go through.
+    """
+
+    rows: tuple[EnvelopeRow, ...]
+    refused: tuple[bytes, ...]
+    is_done: bool
+
+
 class StoreError(ComityError):
     """The store cannot do what it was asked; the message says what to do."""
 
@@ -693,3 +709,74 @@ class Store(Protocol):
 
     async def parked(self, limit: int) -> list[Parked]:
         """What was parked and still waits for an operator, oldest first [R-7]."""
+
+    # A restored database. While there is a repair, nothing is integrated; see ``store_repair``.
+
+    async def repair(self) -> Repair | None:
+        """The repair that is not finished; None when there is none."""
+
+    async def refill(
+        self, leaves: Sequence[bytes], *, expected_size: int, at: int, until: int
+    ) -> Head:
+        """Append entries that the database lost, each with a vacancy, and begin a repair.
+
+        What is pending and fits takes its place.
+
+        Args:
+            leaves: Verified against a checkpoint; they continue the log at ``expected_size``.
+            expected_size: Entries that the log has; when it has others, nothing is changed.
+            at: When the repair begins, UTC seconds; a repair that is there keeps its own.
+            until: How long the members are waited for, likewise.
+
+        Returns:
+            Where the log stands.
+        """
+
+    async def vacancies(self, tags: Sequence[bytes]) -> Mapping[bytes, Vacancy]:
+        """The vacancies with these tags, by tag; also what is filled and has no counters yet."""
+
+    async def missing(self, limit: int) -> list[bytes]:
+        """Tags of vacancies for which nothing came yet, in leaf order."""
+
+    async def fill(self, row: Row, *, statements: int) -> Row | None:
+        """Store what fits a vacancy; a known id gives what is stored, and changes nothing [R-2].
+
+        Only the boxes of a statement that is stored without any are added.
+
+        Args:
+            row: Verified. Without places.
+            statements: For a statement, the ordinal of the newest one in the directory.
+
+        Returns:
+            The stored row, which has its leaf index unless it is an envelope. None when nothing is
+            vacant for it, or it is a statement and an earlier one is missing.
+
+        Raises:
+            DirectoryMovedError: Another statement was stored meanwhile.
+        """
+
+    async def end_repair(self) -> bool:
+        """Let nobody be waited for any more; give whether there is a repair."""
+
+    async def place(self, limit: int) -> Placed:
+        """Give the next vacancies their envelopes' counters; from then on nothing is filled.
+
+        Args:
+            limit: Of vacancies to go through, in leaf order.
+        """
+
+    async def settle(self, desks: Collection[bytes], *, at: int) -> Repair:
+        """End all vacancies, and let mailboxes go on above what may have been given.
+
+        The incarnation is a new one.
+
+        Args:
+            desks: Every desk that may have been addressed.
+            at: UTC seconds.
+
+        Returns:
+            The repair with ``lost``; done again it gives the same.
+        """
+
+    async def close_repair(self) -> None:
+        """Forget a repair that is settled; harmless when there is none."""

@@ -247,6 +247,7 @@ def _adding() -> Select[Any]:
         .where(
             *(head.c[name] == bindparam(f"old.{name}") for name in _STOOD),
             ~exists(select(tables.pending.c.arrival)),
+            ~exists(select(tables.repair.c.one)),
             *(
                 ~exists(select(key).where(key == func.any(_array(table, key))))
                 for table, key in keys

@@ -17,7 +17,7 @@ How many processes may accept at once and still write one log:
 """
 
 import secrets
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, assert_never
@@ -64,6 +64,7 @@ from comity_server.store import (
     StoreUnavailableError,
 )
 from comity_server.store_growth import Step, grow, mailboxes_of
+from comity_server.store_repair import RepairingStore, is_repairing, lock_log
 from comity_server.store_values import (
     envelope_values,
     notice_values,
@@ -105,7 +106,7 @@ class _Integration:
     parked: tuple[Parked, ...] = ()
 
 
-class SqlStore(ABC):
+class SqlStore(RepairingStore):
     """``Store`` over SQLAlchemy; the two databases fill in what differs."""
 
     @abstractmethod
@@ -336,7 +337,7 @@ class SqlStore(ABC):
         self, connection: Connection, given: StatementRow, expected_ordinal: int
     ) -> Accepted:
         self._hold_directory(connection)
-        head = _lock_log(connection)
+        head = lock_log(connection)
         known = reads.find_statements(connection, self._among, [given.hash])
         if known:
             # SPEC [R-2]: a known id returns the original promise and changes nothing.
@@ -358,7 +359,7 @@ class SqlStore(ABC):
         bury: Callable[[Sequence[Copy]], None],
     ) -> Accepted:
         self._hold_directory(connection)
-        head = _lock_log(connection)
+        head = lock_log(connection)
         known = given.find_notices(connection, self._among, [row.hash])
         if known:
             # SPEC [R-2]: a known id returns the original promise and changes nothing.
@@ -393,14 +394,14 @@ class SqlStore(ABC):
 
     def _erase(self, connection: Connection, copies: Sequence[Copy]) -> int:
         self._hold_directory(connection)
-        _lock_log(connection)
+        lock_log(connection)
         return erasure.erase(connection, self._among, copies)
 
     def _expire(
         self, connection: Connection, desk: bytes, kind: int, below_index: int, limit: int
     ) -> int:
         self._hold_directory(connection)
-        _lock_log(connection)
+        lock_log(connection)
         copies = erasure.find_expired(connection, desk, kind, below_index, limit)
         return erasure.erase(connection, self._among, copies)
 
@@ -412,7 +413,7 @@ class SqlStore(ABC):
         statements: int,
         erasures: int | None,
     ) -> Accepted:
-        head = _lock_log(connection)
+        head = lock_log(connection)
         batch = self._compare(connection, envelopes, receipts)
         if batch.new:
             _require_directory(head, statements)
@@ -456,8 +457,12 @@ class SqlStore(ABC):
     def _integrate(self, connection: Connection, head: Head, own: Sequence[Row]) -> _Integration:
         """Give their places to what is pending and then to rows that are not stored yet.
 
-        When more is pending than one transaction takes, the own rows queue behind it.
+        When more is pending than one transaction takes, the own rows queue behind it. While a
+        restored database is repaired, everything queues: counters are not known before its end.
         """
+        if is_repairing(connection):
+            self._insert_pending(connection, own)
+            return _Integration(head)
         waiting = connection.execute(
             select(tables.pending).order_by(tables.pending.c.arrival).limit(PENDING_ROWS_MAX + 1)
         ).all()
@@ -676,12 +681,6 @@ def _growth(step: Step) -> tuple[TableRows, ...]:
         (tables.receipt_readers, step.receipt_readers),
         (tables.notice_readers, step.notice_readers),
     )
-
-
-def _lock_log(connection: Connection) -> Head:
-    """Read the head, keeping everyone else from integrating until the commit."""
-    # SQLite knows no FOR UPDATE and is not sent it: its transaction was begun as the only one.
-    return reads.head_of(connection.execute(select(tables.head).with_for_update()).one())
 
 
 def _require_directory(head: Head, statements: int) -> None:

@@ -212,7 +212,7 @@ _INSERTS: Final = {table: _inserting(table) for table in tables.metadata.sorted_
 
 _READ_HEAD: Final = _compile(
     select(
-        exists(select(tables.pending.c.arrival)),
+        exists(select(tables.pending.c.arrival)) | exists(select(tables.repair.c.one)),
         *(tables.head.c[field.name] for field in fields(Head)),
     )
 )

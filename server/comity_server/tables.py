@@ -25,7 +25,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """Counts up with every change below. A program refuses the tables of another version."""
 
 metadata: Final = MetaData()
@@ -395,4 +395,53 @@ leases: Final = Table(
     Column("name", Text, primary_key=True, comment="the job that only one process should do"),
     Column("holder", Text, nullable=False, comment="the process that does it"),
     Column("until", BigInteger, nullable=False, comment="when another one may take over"),
+)
+
+repair: Final = Table(
+    "repair",
+    metadata,
+    Column(
+        "one",
+        SmallInteger,
+        CheckConstraint("one = 1"),
+        primary_key=True,
+        autoincrement=False,
+        comment="always 1: there is at most one repair, and none but after a restore",
+    ),
+    Column("had", BigInteger, nullable=False, comment="entries that the restored database had"),
+    Column("size", BigInteger, nullable=False, comment="entries that it was given back"),
+    Column("began_at", BigInteger, nullable=False, comment="shows an operator since when"),
+    Column("until", BigInteger, nullable=False, comment="how long members are waited for"),
+    Column(
+        "is_placing",
+        SmallInteger,
+        nullable=False,
+        comment="whether counters are being given, so that nothing more is taken",
+    ),
+    Column("lost", BigInteger, comment="entries without objects, for the notice of the restore"),
+    Column("ended_at", BigInteger, comment="time that this notice states"),
+    Column("incarnation", LargeBinary, comment="mark of the database that this notice states"),
+)
+
+vacancies: Final = Table(
+    "vacancies",
+    metadata,
+    Column(
+        "leaf_index",
+        _Number,
+        primary_key=True,
+        autoincrement=False,
+        comment="the place of an entry whose object was lost in a restore",
+    ),
+    Column(
+        "tag",
+        LargeBinary,
+        nullable=False,
+        index=True,
+        comment="by which the object is recognised when a member sends it again",
+    ),
+    Column("leaf", LargeBinary, nullable=False, comment="the entry, which the counters must make"),
+    Column("is_statement", SmallInteger, nullable=False, comment="statements come back in order"),
+    Column("is_lost", SmallInteger, nullable=False, comment="it did not come back in time"),
+    Column("key", LargeBinary, comment="id of the envelope that came back and has no counters yet"),
 )
