@@ -1,7 +1,8 @@
 """The protocol's own vectors, one object or one failure a file, with the outcome class it names.
 
 They are for implementations in other languages; here they make sure that no change of ours alters
-what bytes mean. ``tests/support/make_vectors.py`` wrote them, once for each format.
+what bytes mean. ``tests/support/make_vectors.py`` and ``make_notice_vectors.py`` wrote them, once for
+each format.
 """
 
 import base64
@@ -37,6 +38,7 @@ from comity_protocol.leaves import (
 from comity_protocol.padding import pad_audit, pad_body
 from comity_protocol.receipts import Receipt, Signed, verify_promise
 from comity_protocol.statements import SignedStatement
+from support.notice_operations import OPERATIONS as NOTICE_OPERATIONS
 
 FOLDER: Final = Path(__file__).parents[2] / "protocol" / "vectors" / "objects"
 FILES: Final = sorted(FOLDER.glob("*.json"))
@@ -205,12 +207,13 @@ OPERATIONS: Final[dict[str, Callable[[_Input], object]]] = {
     "verify projection": _verify_projection,
     "verify promise": _verify_promise,
     "verify signature": _verify_signature,
+    **NOTICE_OPERATIONS,
 }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_vector_has_the_outcome_that_it_names(path: Path) -> None:
-    """[C-1] [K-1] [S-1] [E-2] [A-1] [U-1] [Q-2] Each file names its own rule."""
+    """[C-1] [K-1] [S-1] [E-2] [A-1] [U-1] [Q-2] [H-1] [M-2] [V-1] Each file names its rule."""
     vector = _load(path.stem)
 
     try:
@@ -247,8 +250,8 @@ def test_there_is_a_vector_for_every_operation_and_every_class_of_failure() -> N
 
     assert {vector["operation"] for vector in vectors} == set(OPERATIONS)
     assert Counter(vector["outcome"] for vector in vectors) == {
-        "accepted": 22,
-        "malformed": 13,
-        "verification-failed": 13,
+        "accepted": 35,
+        "malformed": 16,
+        "verification-failed": 20,
         "cannot-open": 2,
     }
