@@ -1,8 +1,8 @@
 """The protocol's own vectors, one object or one failure a file, with the outcome class it names.
 
 They are for implementations in other languages; here they make sure that no change of ours alters
-what bytes mean. ``tests/support/make_vectors.py`` and ``make_notice_vectors.py`` wrote them, once for
-each format.
+what bytes mean. ``tests/support/make_vectors.py`` and ``make_notice_vectors.py`` wrote them,
+once for each format.
 """
 
 import base64
