@@ -17,11 +17,13 @@ What it says of an envelope, and what each stage means, is in ``envelopes.py``.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
+from comity_client.asking import ask
+from comity_client.brackets import Brackets, Times, read_times
 from comity_client.census import BUNDLES_MAX, Census, Count
 from comity_client.compose import Composed, Composer
 from comity_client.drafts import Draft
@@ -33,6 +35,7 @@ from comity_client.envelopes import (
     read_lines,
     read_status,
 )
+from comity_client.erasing import Erasing, require_there
 from comity_client.gossip import Hearsay
 from comity_client.inbox import Inbox
 from comity_client.keeping import Keeping
@@ -46,25 +49,30 @@ from comity_client.ledger import (
     stored_steps,
 )
 from comity_client.mail import Mail
+from comity_client.notices import Kept, Notices, kept_notices
 from comity_client.opener import Content, Opener, Parts
 from comity_client.outbox import Outbox
 from comity_client.profile import KEYS_FILE, STATE_FILE, Profile, read_profile, write_profile
 from comity_client.promises import Promises
 from comity_client.receipts import Receipts
+from comity_client.refill import REPAIRING, Refill
 from comity_client.seeds import Seeds
+from comity_client.stamps import Ask, Stamped, Stamps
 from comity_client.state import Alarm, Newest, State, create_state, open_state
 from comity_client.sync import Synchroniser
 from comity_client.threads import Threads, read_own_upload
 from comity_client.tiles import LogReader
 from comity_client.tokens import TokenMaker
-from comity_client.transport import RelayClient, Sleep
+from comity_client.transport import RelayClient, RelayRefusedError, Sleep
 from comity_protocol.acts import SALT_BYTES, Event
 from comity_protocol.audit import AuditRecord
-from comity_protocol.core import Core
+from comity_protocol.core import Core, core_hash
 from comity_protocol.directory import Directory
 from comity_protocol.envelope import verify_core
 from comity_protocol.epochs import EpochSecret
+from comity_protocol.errors import ComityError
 from comity_protocol.exchange import Exchange, RefusedError, Step, apply
+from comity_protocol.genesis import Genesis
 from comity_protocol.identifiers import (
     ID_BYTES,
     DeskId,
@@ -74,7 +82,11 @@ from comity_protocol.identifiers import (
 )
 from comity_protocol.keys import random_bytes
 from comity_protocol.merkle import SIZE_MAX
+from comity_protocol.notices import EraseBasis, HoldBasis, Restored
+from comity_protocol.notices import Stamped as StampedNotice
 from comity_protocol.profiles import PROFILES
+
+Result = TypeVar("Result")
 
 Clock = Callable[[], int]
 """Gives whole seconds since 1970-01-01T00:00:00Z."""
@@ -92,6 +104,7 @@ class Desk:
         now: Clock,
         sleep: Sleep = asyncio.sleep,
         relay: RelayClient | None = None,
+        ask: Ask = ask,
     ) -> None:
         """Put the parts together; ``open`` is the usual way."""
         self.profile: Final = profile
@@ -132,6 +145,20 @@ class Desk:
         self._promises: Final = Promises(
             state, self._census, self._keeping, profile.deployment.id, now
         )
+        self._notices: Final = Notices(
+            state=state,
+            relay=self.relay,
+            log=self.log,
+            sync=self._sync,
+            keeping=self._keeping,
+            keys=keys,
+            own=self._own,
+            now=now,
+        )
+        self._stamps: Final = Stamps(state, ask, now)
+        self._refill: Final = Refill(state, self.relay, self._keeping, now)
+        self._erasing: Final = Erasing(state, self._notices, self._threads, self._own, now)
+        self.brackets: Final = Brackets(state, self.relay, self._sync)
         self._receipts: Final = Receipts(
             state=state,
             relay=self.relay,
@@ -181,6 +208,7 @@ class Desk:
         now: Clock,
         sleep: Sleep = asyncio.sleep,
         relay: RelayClient | None = None,
+        ask: Ask = ask,
     ) -> "Desk":
         """Open a profile.
 
@@ -190,6 +218,7 @@ class Desk:
             now: Gives UTC seconds.
             sleep: Waits; tests pass their own.
             relay: The way to the relay; None for the one of the profile.
+            ask: The way to witnesses.
 
         Raises:
             ProfileError, KeyStoreError, StateError: A file is missing, damaged or another's.
@@ -198,7 +227,7 @@ class Desk:
         profile = read_profile(folder)
         keys = read_device_keys(folder / KEYS_FILE, unlock) if isinstance(unlock, str) else unlock
         state = open_state(folder / STATE_FILE, **_pins(profile))
-        return cls(profile, keys, state, now=now, sleep=sleep, relay=relay)
+        return cls(profile, keys, state, now=now, sleep=sleep, relay=relay, ask=ask)
 
     async def __aenter__(self) -> "Desk":
         """Use the desk."""
@@ -231,10 +260,6 @@ class Desk:
         await self._sync.run()
         return self._sync.newest
 
-    async def sealed_at(self, index: int) -> int:
-        """Give the sealed time of a leaf, UTC seconds; see ``Synchroniser.sealed_at``."""
-        return await self._sync.sealed_at(index)
-
     async def flush(self) -> tuple[Status, ...]:
         """Send what is queued, in order; gives where each envelope is then.
 
@@ -242,7 +267,15 @@ class Desk:
             OfflineError, RelayRefusedError: The relay is not there, or asks to come back; what was
                 not sent stays queued.
         """
-        return tuple(self.status(envelope) for envelope in await self._outbox.flush())
+        try:
+            tried = await self._refilled(self._outbox.flush)
+        except ComityError:
+            # Witnesses are asked just when the relay is away or refuses.
+            await self.stamp()
+            raise
+        await self.stamp()
+        await self._state_stamps()
+        return tuple(self.status(envelope) for envelope in tried)
 
     async def fetch(self, *, wait_seconds: int = 0) -> tuple[Line, ...]:
         """Fetch and verify what arrived, and exchange receipts; gives the new lines.
@@ -254,12 +287,49 @@ class Desk:
             OfflineError, RelayRefusedError, LogForkError, VerificationError: As ``sync``.
         """
         before = self._settled()
-        complete = await self._mail.fetch(wait_seconds)
+        complete = await self._refilled(lambda: self._mail.fetch(wait_seconds))
         await self._receipts.give()
         await self._receipts.take()
+        await self._notices.flush()
+        await self._notices.fetch()
+        await self._refill_restored()
+        self._erasing.carry_out()
         await self._promises.look(complete)
+        await self.brackets.learn()
+        self._refill.ended()
         self._keeping.prune(complete.sealed_at)
         return tuple(line for line in self.inbox() if line.counter not in before)
+
+    # --- Notices ------------------------------------------------------------------------------
+
+    async def stamp(self, envelopes: Sequence[EnvelopeId] | None = None) -> None:
+        """Ask witnesses for stamps; works without the relay.
+
+        Args:
+            envelopes: Own acts that are not in the log yet; None for those that wait too long.
+        """
+        if envelopes is None:
+            newest = self.state.newest()
+            envelopes = self._stamps.due(newest.sealed_at if newest else 0)
+        if envelopes:
+            current = [self._outbox.current(envelope) for envelope in envelopes]
+            await self._stamps.collect(current, self.genesis, self.profile.witnesses)
+
+    def stamped(self, envelope: EnvelopeId) -> tuple[Stamped, ...]:
+        """Give what witnesses stamped of an own act, under all its ids, the newest first."""
+        return self._stamps.find(self._outbox.current(envelope), self.genesis)
+
+    async def erase(self, exchange: ExchangeId, basis: EraseBasis) -> int:
+        """Erase this desk's copies of an exchange; see ``Erasing.erase``."""
+        return await self._erasing.erase(exchange, basis)
+
+    async def hold(self, exchange: ExchangeId, basis: HoldBasis) -> int:
+        """Keep every desk from erasing an exchange; see ``Erasing.hold``."""
+        return await self._erasing.hold(exchange, basis)
+
+    async def release(self, exchange: ExchangeId) -> int:
+        """End this desk's hold of an exchange; see ``Erasing.release``."""
+        return await self._erasing.release(exchange)
 
     # --- Acts: sealed and queued --------------------------------------------------------------
 
@@ -342,6 +412,11 @@ class Desk:
         return self._sync.directory
 
     @property
+    def genesis(self) -> Genesis:
+        """The deployment's genesis; raises as ``directory``."""
+        return self.directory.genesis
+
+    @property
     def newest(self) -> Newest:
         """The newest verified checkpoint; raises NotSynchronisedError before there is one."""
         return self._sync.newest
@@ -377,6 +452,7 @@ class Desk:
             ComityError: It was refused; the error is the finding.
         """
         envelope = self._outbox.current(envelope)
+        require_there(self.state, envelope)
         row = self.state.connection.execute(
             "SELECT core, signature, body, audit, wrap, leaf_index FROM inbox WHERE envelope = ?"
             " AND is_settled = 1 AND (sealed_at IS NOT NULL OR NOT EXISTS"
@@ -433,7 +509,46 @@ class Desk:
         ).fetchall()
         return tuple(self.status(EnvelopeId(row[0])) for row in rows)
 
+    def times(self) -> Mapping[EnvelopeId, Times]:
+        """Say when every act was done, as far as it is proven."""
+        return read_times(self.state, self.genesis)
+
+    def notices(self) -> tuple[Kept, ...]:
+        """Give every verified notice on envelopes of this desk, in leaf order."""
+        return kept_notices(self.state)
+
     # --- Below --------------------------------------------------------------------------------
+
+    async def _refilled(self, do: Callable[[], Awaitable[Result]]) -> Result:
+        """Do something; when the relay is being repaired, fill it again first, once."""
+        try:
+            return await do()
+        except RelayRefusedError as error:
+            if error.code != REPAIRING:
+                raise
+            self._refill.begun()
+            # SPEC [B-19]: before anything new.
+            await self._refill.run(self.genesis.relay_key)
+            return await do()
+
+    async def _refill_restored(self) -> None:
+        """Ask once what the relay is missing after each restore that it states."""
+        for kept in kept_notices(self.state):
+            notice = kept.notice
+            if isinstance(notice, Restored):
+                name = f"restored {notice.incarnation.hex()}"
+                if self.state.mark(name) is None:
+                    await self._refill.run(self.genesis.relay_key)
+                    self.state.set_mark(name, notice.size)
+
+    async def _state_stamps(self) -> None:
+        """State what a quorum stamped in the log, once the relay has taken the act."""
+        for one in self._stamps.to_state(self.genesis):
+            notice = StampedNotice(
+                self._notices.author, one.envelope, core_hash(one.core), one.stamps
+            )
+            self._stamps.stated(one.core, self._notices.keep(notice))
+        await self._notices.flush()
 
     def _fold(self) -> Fold:
         return fold(stored_steps(self.state, self.directory))

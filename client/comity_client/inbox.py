@@ -282,7 +282,7 @@ class Inbox:
         self._state.connection.execute(
             "UPDATE inbox SET is_settled = 1, envelope = ?, sealed_at = coalesce(sealed_at, ?),"
             " refused = ?, text = ?, opens = ?, sender = ?, receiver = ?, kind = ?, exchange = ?,"
-            " event = ?, head = ?, profile = ?, topic = ? WHERE counter = ?",
+            " event = ?, head = ?, profile = ?, topic = ?, seen_size = ? WHERE counter = ?",
             (
                 core.id if core else None,
                 sealed_at,
@@ -297,6 +297,7 @@ class Inbox:
                 record.head if record else None,
                 record.profile if record else None,
                 record.topic if record else None,
+                content.gossip.size if content and content.gossip else None,
                 stored.counter,
             ),
         )

@@ -35,7 +35,7 @@ _RESEALED: Final = frozenset(
 # With these it says that the same bytes may pass later.
 _PASSING: Final = frozenset(
     {"quota", "busy", "draining", "timeout", "internal", "not-yet", "use-nonce", "replayed-token"}
-    | {"unauthenticated", "not-active"}
+    | {"unauthenticated", "not-active", "repairing"}
 )
 
 

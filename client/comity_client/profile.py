@@ -106,12 +106,14 @@ class Profile:
         desk: The desk it belongs to.
         device: Its id.
         names: The officer's own names of desks, by desk; never sent anywhere.
+        witnesses: Addresses of witnesses that the policy names without one, for stamps.
     """
 
     deployment: Deployment
     desk: DeskId
     device: DeviceId
     names: Mapping[DeskId, str] = field(default_factory=lambda: MappingProxyType({}))
+    witnesses: tuple[str, ...] = ()
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,6 +123,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     desk: str
     device: str
     names: dict[str, str]
+    witnesses: tuple[str, ...] = ()
 
 
 def write_profile(folder: Path, profile: Profile) -> None:
@@ -133,6 +136,7 @@ def write_profile(folder: Path, profile: Profile) -> None:
         desk=profile.desk.hex(),
         device=profile.device.hex(),
         names={desk.hex(): name for desk, name in sorted(profile.names.items())},
+        witnesses=profile.witnesses,
     )
     data = msgspec.json.format(msgspec.json.encode(file), indent=2)
     write_private(folder / PROFILE_FILE, data + b"\n")
@@ -158,6 +162,7 @@ def read_profile(folder: Path) -> Profile:
             names=MappingProxyType(
                 {DeskId(parse_id(desk, "desk")): name for desk, name in file.names.items()}
             ),
+            witnesses=file.witnesses,
         )
     except (msgspec.DecodeError, ValueError, ComityError) as error:
         raise ProfileError(f"{PROFILE_FILE} cannot be read: {error}") from error

@@ -13,9 +13,11 @@ from comity_protocol.limits import (
     BODY_BYTES_MAX,
     BOX_BYTES_MAX,
     CHAIN_STATEMENTS_MAX,
+    CHECKPOINTS_PAGE_MAX,
     CORE_BYTES_MAX,
     LEAVES_PAGE_MAX,
     NOTE_BYTES_MAX,
+    NOTICE_BYTES_MAX,
     PREVIOUS_BOX_BYTES_MAX,
     PROOF_HASHES_MAX,
     RECEIPT_BYTES_MAX,
@@ -28,6 +30,9 @@ from comity_protocol.statements import SignedStatement, parse_signatures
 
 PAGE_STATEMENTS: Final = 200
 PAGE_ENVELOPES: Final = 500
+
+VACANCIES_MAX: Final = 1_000_000
+"""Entries that one answer may ask for: a relay that lost more has lost its backups too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +90,29 @@ class ReceiptItem:
 
     leaf_index: int
     signed: Signed
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeItem:
+    """A notice and its place in the log."""
+
+    leaf_index: int
+    signed: Signed
+
+
+@dataclass(frozen=True, slots=True)
+class Vacancies:
+    """What a relay that was restored is missing.
+
+    Attributes:
+        had: Entries that its database had.
+        size: Entries that the log had signed.
+        tags: Of the entries whose objects it asks for.
+    """
+
+    had: int
+    size: int
+    tags: frozenset[bytes]
 
 
 def parse_statements(data: bytes) -> StatementPage:
@@ -173,6 +201,46 @@ def _receipt(value: Value) -> ReceiptItem:
             bytes_of(payload, "receipt", low=1, high=RECEIPT_BYTES_MAX),
             bytes_of(signature, "receipt, signature", length=FAST_SIGNATURE_BYTES),
         ),
+    )
+
+
+def parse_notices(data: bytes) -> tuple[NoticeItem, ...]:
+    """Read a page of notices."""
+    fields = Fields.of(parse(data), "page of notices", {"items"})
+    return tuple(_notice(item) for item in fields.array("items", high=PAGE_ENVELOPES))
+
+
+def _notice(value: Value) -> NoticeItem:
+    index, payload, signature = array_of(value, "notice item", low=3, high=3)
+    return NoticeItem(
+        _index(index, "notice item"),
+        Signed(
+            bytes_of(payload, "notice", low=1, high=NOTICE_BYTES_MAX),
+            bytes_of(signature, "notice, signature", length=FAST_SIGNATURE_BYTES),
+        ),
+    )
+
+
+def parse_vacancies(data: bytes) -> Vacancies:
+    """Read what a relay says that it lost."""
+    fields = Fields.of(parse(data), "vacancies", {"had", "size", "tags"})
+    size = fields.integer("size", high=SIZE_MAX)
+    return Vacancies(
+        fields.integer("had", high=size),
+        size,
+        frozenset(
+            bytes_of(tag, "vacancies, tag", length=HASH_BYTES)
+            for tag in fields.array("tags", high=VACANCIES_MAX)
+        ),
+    )
+
+
+def parse_notes(data: bytes) -> tuple[bytes, ...]:
+    """Read published checkpoints."""
+    fields = Fields.of(parse(data), "page of checkpoints", {"items"})
+    return tuple(
+        bytes_of(item, "checkpoint", low=1, high=NOTE_BYTES_MAX)
+        for item in fields.array("items", high=CHECKPOINTS_PAGE_MAX)
     )
 
 

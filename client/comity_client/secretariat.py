@@ -5,10 +5,14 @@ envelope and the key for nothing else. What is said here, anyone who holds the s
 compute again and compare by digest.
 """
 
+from collections.abc import Collection, Iterator
+
+from comity_client.brackets import read_calendar
 from comity_client.desk import Desk
-from comity_protocol.counting import Clock, Fault, Statistics, Unaccounted, count
+from comity_protocol.counting import Clock, Delivery, Fault, Statistics, Unaccounted, count
 from comity_protocol.errors import ComityError, OpenError
 from comity_protocol.exchange import Step
+from comity_protocol.identifiers import DeskId, EnvelopeId
 
 
 def audited(desk: Desk) -> tuple[tuple[Step, ...], tuple[Unaccounted, ...]]:
@@ -44,22 +48,45 @@ def audited(desk: Desk) -> tuple[tuple[Step, ...], tuple[Unaccounted, ...]]:
     return tuple(steps), tuple(unaccounted)
 
 
-async def statistics(desk: Desk) -> Statistics:
-    """Count every exchange that this desk audits.
+async def statistics(desk: Desk, *, is_online: bool = True) -> Statistics:
+    """Count every exchange that this desk audits, as of the newest verified checkpoint.
+
+    Args:
+        desk: Synchronised and fetched.
+        is_online: Whether the relay is asked for published checkpoints; without it those that are
+            known date the acts.
 
     Raises:
         OfflineError: The relay is not there to date the acts.
         VerificationError: It dates them with a checkpoint that does not hold.
     """
+    if is_online:
+        await desk.brackets.read_published()
     steps, unaccounted = audited(desk)
-    sealed = {step.index: await desk.sealed_at(step.index) for step in steps}
+    as_of, genesis = desk.newest, desk.genesis
+    calendar, times = read_calendar(desk.state, as_of.sealed_at), desk.times()
+    deliveries = tuple(_deliveries(desk, {step.envelope for step in steps}))
+    leaves = {step.index for step in steps} | {one.index for one in deliveries}
+    seen = {step.index: times[step.envelope].seen_at for step in steps}
+    stamped = {step.index: times[step.envelope].stamped_at for step in steps}
     return count(
         steps,
         clock=Clock(
-            sealed=sealed,
-            as_of=max(sealed.values(), default=0),
-            witnesses=len(desk.directory.genesis.quorum.witnesses),
+            sealed={index: calendar.sealed(index) or as_of.sealed_at for index in leaves},
+            seen={index: at for index, at in seen.items() if at is not None},
+            stamped={index: at for index, at in stamped.items() if at is not None},
+            published=calendar.all,
+            as_of=as_of.sealed_at,
+            witnesses=len(genesis.quorum.witnesses),
         ),
         party={id_: member.party for id_, member in desk.directory.desks.items()},
+        deliveries=deliveries,
         unaccounted=unaccounted,
     )
+
+
+def _deliveries(desk: Desk, counted: Collection[EnvelopeId]) -> Iterator[Delivery]:
+    rows = desk.state.connection.execute("SELECT envelope, desk, leaf_index FROM stored")
+    for envelope, receiver, index in rows:
+        if envelope in counted:
+            yield Delivery(index, EnvelopeId(envelope), DeskId(receiver))

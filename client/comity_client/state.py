@@ -24,6 +24,7 @@ from typing import Final
 from comity_client.files import is_private, sync_folder
 from comity_client.snapshot import parse_desk, write_desk
 from comity_protocol.chain import Desk
+from comity_protocol.checkpoint import note_hash
 from comity_protocol.encoding import Value, serialize
 from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import DeviceId
@@ -52,7 +53,7 @@ CREATE TABLE inbox (
     signature BLOB NOT NULL, body BLOB, audit BLOB NOT NULL, wrap BLOB, proof BLOB NOT NULL,
     is_settled INTEGER NOT NULL DEFAULT 0, sealed_at INTEGER, refused TEXT, text TEXT,
     opens INTEGER NOT NULL DEFAULT 0, receipted INTEGER NOT NULL DEFAULT 0,
-    again INTEGER NOT NULL DEFAULT 0,
+    again INTEGER NOT NULL DEFAULT 0, seen_size INTEGER,
     sender BLOB, receiver BLOB, kind INTEGER,
     exchange BLOB, event TEXT, head BLOB, profile TEXT, topic TEXT) STRICT;
 CREATE INDEX inbox_envelope ON inbox (envelope);
@@ -84,10 +85,8 @@ CREATE TABLE checkpoints (hash BLOB PRIMARY KEY, size INTEGER NOT NULL, sealed_a
 CREATE INDEX checkpoints_size ON checkpoints (size, sealed_at);
 CREATE TABLE covering (leaf_index INTEGER PRIMARY KEY, sealed_at INTEGER NOT NULL) STRICT;
 CREATE TABLE notices (hash BLOB PRIMARY KEY, leaf_index INTEGER NOT NULL, kind TEXT NOT NULL,
-    desk BLOB, payload BLOB NOT NULL, signature BLOB NOT NULL, sealed_at INTEGER NOT NULL,
-    refused TEXT) STRICT;
-CREATE TABLE noticed (envelope BLOB NOT NULL, notice BLOB NOT NULL, refused TEXT,
-    PRIMARY KEY (envelope, notice)) STRICT, WITHOUT ROWID;
+    desk BLOB, payload BLOB NOT NULL, signature BLOB NOT NULL, sealed_at INTEGER NOT NULL) STRICT;
+CREATE INDEX notices_place ON notices (leaf_index);
 CREATE TABLE erased (envelope BLOB PRIMARY KEY, exchange BLOB, basis TEXT NOT NULL,
     notice BLOB NOT NULL, erased_at INTEGER NOT NULL) STRICT;
 CREATE TABLE stored (envelope BLOB NOT NULL, desk BLOB NOT NULL, leaf_index INTEGER NOT NULL,
@@ -199,7 +198,22 @@ class State:
                 "INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?, ?)",
                 (newest.size, newest.root, newest.note, newest.sealed_at),
             )
+            self.keep_dated(note_hash(newest.note), newest.size, newest.sealed_at)
             return True
+
+    def keep_dated(self, hash_: bytes, size: int, sealed_at: int) -> None:
+        """Keep the sealed time of a verified checkpoint under the hash of its note."""
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO checkpoints VALUES (?, ?, ?)", (hash_, size, sealed_at)
+            )
+
+    def dated(self, hash_: bytes) -> int | None:
+        """Give the sealed time of the checkpoint with this hash of its note; None if unknown."""
+        row = self.connection.execute(
+            "SELECT sealed_at FROM checkpoints WHERE hash = ?", (hash_,)
+        ).fetchone()
+        return None if row is None else int(row[0])
 
     def mark(self, name: str) -> int | None:
         """Give a number that was remembered under a name."""
@@ -214,6 +228,11 @@ class State:
                 " ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
                 (name, value),
             )
+
+    def put_mark(self, name: str, value: int) -> None:
+        """Remember a number in place of the one before."""
+        with self.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, value))
 
     # --- Directory ----------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from comity_client.seeds import Seeds
 from comity_client.state import Newest, State
 from comity_client.tiles import LogReader, UnprovenError
 from comity_client.transport import RelayClient
-from comity_protocol.checkpoint import verify_quorum
+from comity_protocol.checkpoint import note_hash, verify_quorum
 from comity_protocol.directory import Directory
 from comity_protocol.encoding import Value, serialize
 from comity_protocol.errors import ComityError, VerificationError
@@ -49,6 +49,10 @@ class LogForkError(VerificationError):
         "do not rely on the relay; give the evidence to your administrator, who compares it with"
         " other States' desks and the witnesses"
     )
+
+
+class NewerCheckpointError(VerificationError):
+    """A checkpoint that is larger than the newest one that was verified; so far it proves nothing."""
 
 
 class Synchroniser:
@@ -121,34 +125,53 @@ class Synchroniser:
                 break
         await self._fetch_boxes()
 
-    async def sealed_at(self, index: int) -> int:
-        """Give the sealed time of a leaf: that of the first checkpoint which covers it.
+    async def covering(self, index: int) -> Newest:
+        """Give the first checkpoint that covers a leaf, as the relay names it.
 
         Args:
             index: Leaf index; covered by the newest verified checkpoint.
 
         Returns:
-            UTC seconds, by the witnesses' clocks. A relay that holds the first checkpoint back
-            can only make it later, never earlier.
+            The checkpoint, verified. A relay that holds the first one back can only make the leaf
+            later, never earlier.
 
         Raises:
             VerificationError: The relay's note has no quorum, does not cover the leaf, or does
                 not belong to the past of the newest verified checkpoint.
 
-        Source: PROTOCOL [L-5], [N-2].
+        Source: PROTOCOL [L-5], [M-1].
         """
-        newest = self.newest
-        genesis = self.directory.genesis
-        note = await self._relay.covering(index)
+        found = await self.past(await self._relay.covering(index))
+        if not index < found.size:
+            raise VerificationError(
+                f"checkpoint of size {found.size} does not date leaf {index} [M-1]; synchronise"
+            )
+        return found
+
+    async def past(self, note: bytes) -> Newest:
+        """Check a published checkpoint of the past of the newest verified one, and remember it.
+
+        Raises:
+            LogForkError: Witnesses signed another past; the evidence is kept.
+            NewerCheckpointError: It is of the future; synchronise first.
+            UnprovenError: The relay does not prove its log now.
+            VerificationError: The note has no quorum.
+        """
+        newest, genesis = self.newest, self.directory.genesis
         witnessed = verify_quorum(note, genesis.log, genesis.quorum)
         head = witnessed.checkpoint
-        if not index < head.size <= newest.size:
-            raise VerificationError(
-                f"checkpoint of size {head.size} does not date leaf {index} [N-2]; synchronise"
+        if head.size > newest.size:
+            raise NewerCheckpointError(
+                f"checkpoint of size {head.size} is newer than {newest.size}; synchronise"
             )
-        first = Newest(size=head.size, root=head.root, note=note, sealed_at=witnessed.sealed_time)
-        await self._log.verify_growth(first, newest)
-        return first.sealed_at
+        found = Newest(size=head.size, root=head.root, note=note, sealed_at=witnessed.sealed_time)
+        root, path = await self._log.root_at(head.size, newest)
+        if root != head.root:
+            proof = () if head.size == newest.size else (root, *path)
+            fork = Fork(genesis.deployment, note, newest.note, proof).serialize()
+            raise self._convict("fork", "log signed two pasts", fork, found)
+        self._state.keep_dated(note_hash(note), head.size, witnessed.sealed_time)
+        return found
 
     async def _believe(self, note: bytes, known: Newest | None) -> Newest:
         genesis = self.directory.genesis

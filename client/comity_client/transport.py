@@ -24,15 +24,20 @@ from comity_client.relay_answers import (
     PAGE_STATEMENTS,
     Arrived,
     Boxes,
+    NoticeItem,
     ReceiptItem,
     StatementPage,
+    Vacancies,
     parse_boxes,
     parse_entries,
     parse_hashes,
     parse_leaves,
     parse_mailbox,
+    parse_notes,
+    parse_notices,
     parse_receipts,
     parse_statements,
+    parse_vacancies,
 )
 from comity_client.tokens import TokenMaker
 from comity_protocol import wire
@@ -56,6 +61,7 @@ ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 _PROBLEM_BYTES_MAX: Final = 65_536
 _PASSING: Final = frozenset({"busy", "draining", "timeout", "quota"})
 _OK: Final = 200
+_VACANCIES: Final = "/v1/vacancies"
 _TILE_GROUP: Final = 1_000
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -164,6 +170,10 @@ class RelayClient:
         """Fetch the first checkpoint note that covers a leaf."""
         return await self._get(f"{wire.COVERING}/{index}")
 
+    async def checkpoints(self, after: int, skip: int = 0) -> tuple[bytes, ...]:
+        """Fetch published checkpoint notes above a size, leaving out the first ``skip``."""
+        return parse_notes(await self._get(wire.CHECKPOINTS, after=after, skip=skip))
+
     async def checkpoint(self) -> bytes:
         """Fetch the newest checkpoint note."""
         return await self._get(wire.CHECKPOINT)
@@ -207,6 +217,20 @@ class RelayClient:
     ) -> tuple[ReceiptItem, ...]:
         """Fetch receipts for envelopes that this desk sent, after a leaf index."""
         return parse_receipts(await self._get(wire.RECEIPTS, after=after, limit=limit, wait=wait))
+
+    async def post_notice(self, signed: Signed) -> Signed:
+        """State a notice; gives the relay's promise, not verified."""
+        return Signed.parse(await self._post(wire.NOTICES, signed.serialize()))
+
+    async def notices(
+        self, after: int, *, limit: int = PAGE_ENVELOPES, wait: int = 0
+    ) -> tuple[NoticeItem, ...]:
+        """Fetch notices on envelopes of this desk, after a leaf index."""
+        return parse_notices(await self._get(wire.NOTICES, after=after, limit=limit, wait=wait))
+
+    async def vacancies(self) -> Vacancies:
+        """Ask what the relay is missing since it was restored."""
+        return parse_vacancies(await self._get(_VACANCIES))
 
     # --- Below --------------------------------------------------------------------------------
 
