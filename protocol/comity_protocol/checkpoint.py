@@ -33,9 +33,8 @@ from typing import Final
 
 from nacl.signing import SigningKey
 
-from comity_protocol.errors import LimitError, MalformedError, VerificationError
+from comity_protocol.errors import MalformedError, VerificationError
 from comity_protocol.keys import AnchorKey, verify_anchor_signature
-from comity_protocol.limits import PROOF_HASHES_MAX
 from comity_protocol.merkle import EMPTY_ROOT, HASH_BYTES, SIZE_MAX
 from comity_protocol.quorum import Quorum
 from comity_protocol.signed_note import (
@@ -44,7 +43,6 @@ from comity_protocol.signed_note import (
     SignatureLine,
     VerifierKey,
     decode_base64,
-    decode_text,
     encode_base64,
     parse_decimal,
     parse_note,
@@ -293,38 +291,6 @@ def verify_anchor(note: bytes, origin: str, quorum: Quorum) -> WitnessedCheckpoi
         raise VerificationError(f"checkpoint is of another origin than {origin}")
     # SPEC [L-10]: an anchor is believed with the ML-DSA-44 cosignatures of its own quorum alone.
     return _witnessed(note, parsed, checkpoint, quorum)
-
-
-def split_head(data: bytes, what: str) -> tuple[list[str], bytes]:
-    """Split what stands before a checkpoint from it: lines, an empty line, and the note verbatim.
-
-    Args:
-        data: as received.
-        what: its name, for messages.
-
-    Raises:
-        MalformedError, LimitError: there is no empty line, or the note is no checkpoint.
-    """
-    head, gap, note = data.partition(b"\n\n")
-    if not gap:
-        raise MalformedError(f"{what} has no empty line before its checkpoint")
-    Checkpoint.parse(parse_note(note).text)
-    return decode_text(head + b"\n", what)[:-1].split("\n"), note
-
-
-def parse_hashes(lines: Sequence[str]) -> tuple[bytes, ...]:
-    """Read the hashes of a proof, one a line.
-
-    Raises:
-        LimitError: there are more than a proof in any tree has.
-        MalformedError: one is not 32 bytes in canonical base64.
-    """
-    if len(lines) > PROOF_HASHES_MAX:
-        raise LimitError(f"proof has {len(lines)} hashes, expected at most {PROOF_HASHES_MAX}")
-    hashes = tuple(decode_base64(line, "proof hash") for line in lines)
-    if any(len(hashed) != HASH_BYTES for hashed in hashes):
-        raise MalformedError(f"proof has a hash that is not {HASH_BYTES} bytes")
-    return hashes
 
 
 def _open(note: Note, log: VerifierKey) -> Checkpoint:

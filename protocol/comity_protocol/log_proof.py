@@ -2,22 +2,26 @@
 
 A proof is a leaf's index, the hashes that lead from it to a root, and the checkpoint that states
 this root, with its cosignatures. Hashes are computed and checked in `merkle`, checkpoints in
-`checkpoint`.
+`checkpoint`. A witness is sent hashes and a checkpoint in the same frame; see `witnessing`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from comity_protocol.checkpoint import (
-    WitnessedCheckpoint,
-    parse_hashes,
-    split_head,
-    verify_quorum,
-)
-from comity_protocol.errors import MalformedError
-from comity_protocol.merkle import verify_inclusion
+from comity_protocol.checkpoint import Checkpoint, WitnessedCheckpoint, verify_quorum
+from comity_protocol.errors import LimitError, MalformedError
+from comity_protocol.limits import PROOF_HASHES_MAX
+from comity_protocol.merkle import HASH_BYTES, verify_inclusion
 from comity_protocol.quorum import Quorum
-from comity_protocol.signed_note import VerifierKey, decode_base64, encode_base64, parse_decimal
+from comity_protocol.signed_note import (
+    VerifierKey,
+    decode_base64,
+    decode_text,
+    encode_base64,
+    parse_decimal,
+    parse_note,
+)
 
 PROOF_HEADER: Final = "c2sp.org/tlog-proof@v1"
 
@@ -92,3 +96,35 @@ def verify_log_proof(
     checkpoint = witnessed.checkpoint
     verify_inclusion(leaf_hash, proof.index, checkpoint.size, checkpoint.root, proof.hashes)
     return witnessed
+
+
+def split_head(data: bytes, what: str) -> tuple[list[str], bytes]:
+    """Split what stands before a checkpoint from it: lines, an empty line, and the note verbatim.
+
+    Args:
+        data: as received.
+        what: its name, for messages.
+
+    Raises:
+        MalformedError, LimitError: there is no empty line, or the note is no checkpoint.
+    """
+    head, gap, note = data.partition(b"\n\n")
+    if not gap:
+        raise MalformedError(f"{what} has no empty line before its checkpoint")
+    Checkpoint.parse(parse_note(note).text)
+    return decode_text(head + b"\n", what)[:-1].split("\n"), note
+
+
+def parse_hashes(lines: Sequence[str]) -> tuple[bytes, ...]:
+    """Read the hashes of a proof, one a line.
+
+    Raises:
+        LimitError: there are more than a proof in any tree has.
+        MalformedError: one is not 32 bytes in canonical base64.
+    """
+    if len(lines) > PROOF_HASHES_MAX:
+        raise LimitError(f"proof has {len(lines)} hashes, expected at most {PROOF_HASHES_MAX}")
+    hashes = tuple(decode_base64(line, "proof hash") for line in lines)
+    if any(len(hashed) != HASH_BYTES for hashed in hashes):
+        raise MalformedError(f"proof has a hash that is not {HASH_BYTES} bytes")
+    return hashes

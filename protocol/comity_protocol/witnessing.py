@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from comity_protocol.checkpoint import Cosignature, cosignatures, parse_hashes, split_head
+from comity_protocol.checkpoint import Cosignature, cosignatures
 from comity_protocol.errors import MalformedError, VerificationError
+from comity_protocol.log_proof import parse_hashes, split_head
 from comity_protocol.signed_note import (
     Note,
     SignatureLine,

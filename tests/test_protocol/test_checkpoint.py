@@ -18,13 +18,11 @@ from comity_protocol.checkpoint import (
     cosignatures,
     note_hash,
     open_checkpoint,
-    parse_hashes,
     sign_checkpoint,
-    split_head,
     verify_quorum,
 )
-from comity_protocol.errors import LimitError, MalformedError, VerificationError
-from comity_protocol.limits import PROOF_HASHES_MAX, WITNESSES_MAX
+from comity_protocol.errors import MalformedError, VerificationError
+from comity_protocol.limits import WITNESSES_MAX
 from comity_protocol.merkle import EMPTY_ROOT
 from comity_protocol.quorum import Quorum
 from comity_protocol.signed_note import (
@@ -383,33 +381,3 @@ def test_a_log_is_not_its_own_witness() -> None:
 
     with pytest.raises(ValueError, match="key of the log is among its witnesses"):
         verify_quorum(NOTE, LOG, Quorum(1, (own,)))
-
-
-# What stands before a checkpoint.
-
-
-def test_lines_before_a_checkpoint_are_split_from_it() -> None:
-    assert split_head(b"one\ntwo\n\n" + NOTE, "proof") == (["one", "two"], NOTE)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"one\ntwo\n", "proof has no empty line before its checkpoint"),
-        (b"one\n\n" + NOTE.replace(b"\n7\n", b"\nseven\n"), "tree size is not a whole number"),
-    ],
-)
-def test_lines_without_a_checkpoint_are_refused(data: bytes, message: str) -> None:
-    """[L-4]"""
-    with pytest.raises(MalformedError, match=message):
-        split_head(data, "proof")
-
-
-def test_hashes_of_a_proof_are_read_up_to_the_height_of_any_tree() -> None:
-    line = b64encode(ROOT).decode()
-
-    assert parse_hashes([line] * PROOF_HASHES_MAX) == (ROOT,) * PROOF_HASHES_MAX
-    with pytest.raises(LimitError, match="proof has 64 hashes, expected at most 63"):
-        parse_hashes([line] * (PROOF_HASHES_MAX + 1))
-    with pytest.raises(MalformedError, match="proof has a hash that is not 32 bytes"):
-        parse_hashes(["eA=="])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from comity_protocol.checkpoint import Checkpoint, add_signatures, sign_checkpoint
 from comity_protocol.errors import ComityError, LimitError, MalformedError, VerificationError
 from comity_protocol.limits import PROOF_HASHES_MAX
-from comity_protocol.log_proof import LogProof, verify_log_proof
+from comity_protocol.log_proof import LogProof, parse_hashes, split_head, verify_log_proof
 from support.notes import (
     HASH_LINE,
     LEAVES,
@@ -154,3 +154,33 @@ def test_a_proof_with_lines_moved_is_refused_or_says_the_same(data: st.DataObjec
     # Only the order of the signature lines may differ.
     assert sorted(text.splitlines()) == sorted(PROOF_TEXT.splitlines())
     assert witnessed.checkpoint == Checkpoint(origin=ORIGIN, size=SIZE, root=ROOT)
+
+
+# What stands before a checkpoint.
+
+
+def test_lines_before_a_checkpoint_are_split_from_it() -> None:
+    assert split_head(b"one\ntwo\n\n" + NOTE, "proof") == (["one", "two"], NOTE)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"one\ntwo\n", "proof has no empty line before its checkpoint"),
+        (b"one\n\n" + NOTE.replace(b"\n7\n", b"\nseven\n"), "tree size is not a whole number"),
+    ],
+)
+def test_lines_without_a_checkpoint_are_refused(data: bytes, message: str) -> None:
+    """[L-4]"""
+    with pytest.raises(MalformedError, match=message):
+        split_head(data, "proof")
+
+
+def test_hashes_of_a_proof_are_read_up_to_the_height_of_any_tree() -> None:
+    line = b64encode(ROOT).decode()
+
+    assert parse_hashes([line] * PROOF_HASHES_MAX) == (ROOT,) * PROOF_HASHES_MAX
+    with pytest.raises(LimitError, match="proof has 64 hashes, expected at most 63"):
+        parse_hashes([line] * (PROOF_HASHES_MAX + 1))
+    with pytest.raises(MalformedError, match="proof has a hash that is not 32 bytes"):
+        parse_hashes(["eA=="])
