@@ -153,7 +153,7 @@ def check_certificate(certificate: Certificate, genesis_hash: bytes) -> Checked:
     stamped = _stamped(certificate, genesis)
     # (6)
     opened = _opened(certificate, core, genesis, device)
-    known.require_used()
+    known.require_used(core)
     return Checked(
         certificate=certificate,
         genesis=genesis,
@@ -206,12 +206,13 @@ class _Admissions:
             )
         if found.index >= before:
             raise VerificationError(f"device {short(id_)} was admitted only later [E-1]")
-        self._used |= {id_, desk}
+        self._used.add(id_)
         return found
 
-    def require_used(self) -> None:
+    def require_used(self, core: Core) -> None:
         """Refuse statements about others, which a reader could take for part of the act."""
-        if self._used != self._devices.keys() | self.desks.keys():
+        used = self._used | {to.desk for to in core.to}
+        if not self._devices.keys() | self.desks.keys() <= used:
             raise MalformedError("certificate has statements about others")
 
     def _take_desk(self, desk: DeskStatement, one: Admission) -> None:

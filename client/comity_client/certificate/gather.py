@@ -81,7 +81,7 @@ async def gather(desk: Desk, envelope: EnvelopeId, *, is_open: bool = False) -> 
         core=core_bytes,
         signature=signature,
         seen=await _seen(desk, core),
-        admissions=await _admissions(desk, devices, largest),
+        admissions=await _admissions(desk, core, devices, largest),
         receipts=await _receipts(desk, kept),
         stamps=_stamps(desk, core_bytes),
         names=tuple(
@@ -129,16 +129,15 @@ async def _seen(desk: Desk, core: Core) -> bytes | None:
 
 
 async def _admissions(
-    desk: Desk, devices: Collection[DeviceId], under: Newest
+    desk: Desk, core: Core, devices: Collection[DeviceId], under: Newest
 ) -> tuple[Admission, ...]:
-    """Give what admitted these devices, the admins who let them in, and their desks."""
+    """Give what admitted these devices, the admins who let them in, and all desks addressed."""
     todo = [desk.directory.device(device) for device in devices]
-    wanted: dict[int, Admission] = {}
+    indexes = [_index_of_desk(desk, to.desk) for to in core.to]
+    wanted = {index: await _admission(desk, index, under) for index in indexes}
     while todo:
         owner, device = todo.pop()
-        for index in (device.added_index, _index_of_desk(desk, owner.id)):
-            if index not in wanted:
-                wanted[index] = await _admission(desk, index, under)
+        wanted[device.added_index] = await _admission(desk, device.added_index, under)
         # Admins are let in by custodians [S-3], so this goes one step and ends.
         signers = {signer for signer, _ in wanted[device.added_index].signed.signatures}
         todo += [

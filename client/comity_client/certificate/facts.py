@@ -1,0 +1,243 @@
+"""The rows that a reader of a certificate sees, in the reader's language.
+
+``page.js`` makes the same rows from what it verified itself, and refuses a page that shows others.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import Final
+
+from comity_client.certificate.check import Checked, Opened
+from comity_protocol.acts import Act, Handling, Item, Person
+from comity_protocol.core import Kind, core_hash
+from comity_protocol.identifiers import DeskId
+
+PACKAGE: Final = "comity_client.certificate"
+_GROUP: Final = 4
+_OVERRIDES: Final = {ord(mark): f"<U+{ord(mark):04X}>" for mark in "\u202a\u202b\u202c\u202d\u202e"}
+"""Characters that would let one text look like another are written out."""
+
+_FREE_TEXT: Final = frozenset(
+    {
+        "reference",
+        "due_reason",
+        "text",
+        "authority",
+        "proceeding",
+        "facts",
+        "items",
+        "persons",
+        "purpose",
+    }
+)
+
+
+class Language(Enum):
+    """The languages in which a certificate is written."""
+
+    ENGLISH = "en"
+    FRENCH = "fr"
+    SPANISH = "es"
+    PORTUGUESE = "pt"
+    ARABIC = "ar"
+
+    @property
+    def direction(self) -> str:
+        """From which side it is read."""
+        return "rtl" if self is Language.ARABIC else "ltr"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A label and what stands beside it.
+
+    Attributes:
+        is_text: Whether the value is words, in any direction; else digits and names.
+    """
+
+    label: str
+    value: str
+    is_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Rows under a heading."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+@cache
+def texts_file() -> str:
+    """Give all texts in all languages, as JSON."""
+    return files(PACKAGE).joinpath("texts.json").read_text("utf-8")
+
+
+@cache
+def texts(language: Language) -> Mapping[str, str]:
+    """Give the texts of a language by name."""
+    return {name: each[language.value] for name, each in json.loads(texts_file()).items()}
+
+
+def sections(checked: Checked, language: Language) -> tuple[Section, ...]:
+    """Say everything that a certificate shows."""
+    t = texts(language)
+    receipts = tuple(_receipts(checked, t)) or (Row(t["receipt"], t["none"], is_text=True),)
+    stamps = tuple(_stamps(checked, t)) or (Row(t["stamp"], t["none"], is_text=True),)
+    return (
+        Section(t["s_deployment"], tuple(_deployment(checked, t))),
+        Section(t["s_act"], tuple(_act(checked, t))),
+        Section(t["s_place"], tuple(_place(checked, t))),
+        Section(t["s_witnesses"], tuple(_witnesses(checked, t))),
+        Section(t["s_receipts"], receipts),
+        Section(t["s_stamps"], stamps),
+        Section(t["s_content"], tuple(_content(checked, t))),
+    )
+
+
+def notes(checked: Checked, language: Language) -> tuple[str, ...]:
+    """Say what a certificate does not show."""
+    t = texts(language)
+    first = "l_closed" if checked.opened is None else "l_open"
+    return t[first], t["l_removed"], t["l_names"], t["l_program"]
+
+
+def _deployment(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
+    genesis, policy = checked.genesis, checked.genesis.policy.serialize()
+    digits = checked.genesis_hash.hex()
+    groups = [digits[at : at + _GROUP] for at in range(0, len(digits), _GROUP)]
+    yield Row(t["genesis"], " ".join(groups))
+    yield Row(t["deployment"], genesis.deployment.hex())
+    yield Row(t["log"], genesis.origin)
+    yield Row(t["policy_hash"], sha256(policy.encode()).hexdigest())
+    yield Row(t["policy"], policy.removesuffix("\n"))
+
+
+def _act(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
+    core, certificate = checked.core, checked.certificate
+    yield Row(t["envelope"], core.id.hex())
+    yield Row(t["from"], _describe(checked, core.sender))
+    yield Row(t["to"], _describe(checked, core.counterpart))
+    for to in core.to:
+        if to.kind is Kind.AUDIT:
+            yield Row(t["auditor"], _describe(checked, to.desk))
+    yield Row(t["device"], core.device.hex())
+    yield Row(t["device_key"], checked.device.statement.fast.hex())
+    yield Row(t["admitted"], str(checked.device.index))
+    yield Row(t["core_hash"], core_hash(certificate.core).hex())
+    yield Row(t["core_signature"], certificate.signature.hex())
+    for desk, name in certificate.names:
+        yield Row(t["named"], f"{desk.hex()}: {_visible(name)}", is_text=True)
+
+
+def _place(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
+    under = checked.under
+    yield Row(t["index"], str(checked.index))
+    yield Row(t["size"], str(under.checkpoint.size))
+    yield Row(t["root"], under.checkpoint.root.hex())
+    yield Row(t["places"], checked.places.hex())
+    yield Row(t["sealed"], moment(under.sealed_time))
+    if checked.not_before is None:
+        yield Row(t["not_before"], t["unknown"], is_text=True)
+    else:
+        yield Row(t["not_before"], moment(checked.not_before))
+
+
+def _witnesses(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
+    yield Row(t["quorum"], "\n".join(checked.genesis.policy.outline))
+    for one in checked.under.cosignatures:
+        yield Row(t["witness"], f"{one.witness}  {moment(one.time)}")
+
+
+def _receipts(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
+    for one in checked.confirmed:
+        yield Row(t["receipt"], _describe(checked, one.receipt.desk))
+        yield Row(t["device"], one.receipt.device.hex())
+        yield Row(t["index"], str(one.index))
+        yield Row(t["sealed"], moment(one.under.sealed_time))
+
+
+def _stamps(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
+    stamps = checked.certificate.stamps
+    for one in stamps:
+        yield Row(t["stamp"], f"{one.witness}  {moment(one.at)}")
+    if stamps and checked.stamped_at is None:
+        yield Row(t["stamped"], t["no_quorum"], is_text=True)
+    elif checked.stamped_at is not None:
+        yield Row(t["stamped"], moment(checked.stamped_at))
+
+
+def _content(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
+    core, opened = checked.core, checked.opened
+    # SPEC [V-4]: a certificate shows what was not opened.
+    yield Row(t["body"], t["opened" if opened else "not_opened"], is_text=True)
+    yield Row(t["body_size"], str(core.body.size))
+    yield Row(t["body_hash"], core.body.hash.hex())
+    if opened is not None and checked.certificate.opening is not None:
+        yield Row(t["body_key"], checked.certificate.opening.key.hex())
+        yield from _opened(opened, t)
+    yield Row(t["audit"], t["not_opened"], is_text=True)
+    yield Row(t["audit_size"], str(core.audit.size))
+    yield Row(t["audit_hash"], core.audit.hash.hex())
+    if core.blobs:
+        yield Row(t["blobs"], str(len(core.blobs)))
+
+
+def _opened(opened: Opened, t: Mapping[str, str]) -> Iterator[Row]:
+    act = opened.act
+    yield Row(t["act_id"], opened.act_id.hex())
+    yield Row(t["full_signature"], t["present" if opened.is_signed else "absent"], is_text=True)
+    yield Row(t["event"], t[f"e_{act.event.value}"], is_text=True)
+    yield Row(t["exchange"], act.exchange.hex())
+    if act.head is not None:
+        yield Row(t["head"], act.head.hex())
+    for name in fields_of(act):
+        value = _visible(_plain(getattr(act, name)))
+        yield Row(t[f"f_{name}"], value, is_text=name in _FREE_TEXT)
+
+
+def fields_of(act: Act) -> tuple[str, ...]:
+    """Give the names of the fields in which an act says something, in the order of the form."""
+    apart = {"event", "exchange", "salt", "head"}
+    return tuple(name for name in act.__dataclass_fields__ if name not in apart and act.says(name))
+
+
+def moment(seconds: int) -> str:
+    """Write a time as people read it: UTC, to the second."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _describe(checked: Checked, id_: DeskId) -> str:
+    stated = checked.desks.get(id_)
+    return id_.hex() if stated is None else f"{stated.party}/{stated.authority.value} {id_.hex()}"
+
+
+def _plain(value: object) -> str:
+    match value:
+        case Handling():
+            return f"{value.purpose}, {value.evidence}, {value.onward}"
+        case tuple() if value and isinstance(value[0], Item | Person):
+            return "\n".join(map(_pair, value))
+        case tuple():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)
+
+
+def _pair(pair: object) -> str:
+    if isinstance(pair, Item):
+        return f"{pair.measure}: {pair.wanted}"
+    assert isinstance(pair, Person)  # noqa: S101  # the type of the field
+    return f"{pair.role}: {pair.known}"
+
+
+def _visible(text: str) -> str:
+    return text.translate(_OVERRIDES)
