@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from comity_client.asking import WitnessSilentError
 from comity_client.desk import Desk, token_maker
 from comity_client.drafts import Draft, DraftHandling, DraftItem, DraftPerson
 from comity_client.keystore import DeviceKeys
@@ -13,13 +14,17 @@ from comity_client.relay_answers import (
     PAGE_STATEMENTS,
     Arrived,
     Boxes,
+    NoticeItem,
     ReceiptItem,
     StatementPage,
+    Vacancies,
 )
+from comity_client.stamps import Ask
 from comity_client.state import create_state
 from comity_client.tokens import TokenMaker
 from comity_client.transport import RelayClient
 from comity_protocol.receipts import Signed
+from comity_protocol.stamps import StampRequest, sign_stamp
 from support.world import Member, World
 
 Answer = TypeVar("Answer")
@@ -55,6 +60,42 @@ def enrol(folder: Path, world: World, member: Member, url: str) -> Path:
     return folder
 
 
+class StampingWitnesses:
+    """The witnesses of a world as far as they stamp; each lies or is away where a test says so.
+
+    Attributes:
+        skew: Seconds that a witness's clock is ahead.
+        away: Witnesses that do not answer.
+        strange: Witnesses that stamp another hash than they are asked to.
+        asked: What was asked, in order.
+    """
+
+    def __init__(self, world: World, now: Callable[[], float]) -> None:
+        self._world = world
+        self._now = now
+        self.skew: dict[str, int] = {}
+        self.away: set[str] = set()
+        self.strange: set[str] = set()
+        self.asked: list[bytes] = []
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Their addresses."""
+        return tuple(f"https://{name}" for name in sorted(self._world.witness_keys))
+
+    async def __call__(self, url: str, body: bytes) -> bytes:
+        """Answer a request, as ``asking.ask`` does."""
+        name = url.removeprefix("https://").removesuffix("/stamp")
+        if name in self.away:
+            raise WitnessSilentError("witness is away")
+        request = StampRequest.parse(body)
+        self.asked.append(request.what)
+        what = bytes(32) if name in self.strange else request.what
+        at = int(self._now()) + self.skew.get(name, 0)
+        key = self._world.witness_keys[name]
+        return sign_stamp(key, request.deployment, what, at).serialize()
+
+
 class Meddler(RelayClient):
     """A relay that lies where a test tells it to; else the real one.
 
@@ -72,6 +113,10 @@ class Meddler(RelayClient):
         self.instead_of_tile: Callable[[int], tuple[bytes, ...]] | None = None
         self.on_post: Callable[[bytes], Signed | None] = lambda _: None
         self.after_post: Callable[[Signed], Signed] = _as_is
+        self.on_notices: Callable[[list[NoticeItem]], list[NoticeItem]] = _as_is
+        self.on_post_notice: Callable[[Signed], Signed | None] = lambda _: None
+        self.instead_of_vacancies: Callable[[], Vacancies] | None = None
+        self.posted: list[tuple[str, bytes]] = []
 
     async def mailbox(
         self, after: int, *, limit: int = PAGE_ENVELOPES, wait: int = 0
@@ -100,16 +145,44 @@ class Meddler(RelayClient):
         return self.on_entries(await super().entries(index, width))
 
     async def post_envelope(self, upload: bytes) -> Signed:
+        self.posted.append(("envelope", upload))
         answer = self.on_post(upload)
         return answer or self.after_post(await super().post_envelope(upload))
 
+    async def post_receipt(self, signed: Signed) -> Signed:
+        self.posted.append(("receipt", signed.serialize()))
+        return await super().post_receipt(signed)
 
-def open_desk(folder: Path, member: Member, now: Callable[[], float]) -> tuple[Desk, Meddler]:
+    async def post_notice(self, signed: Signed) -> Signed:
+        self.posted.append(("notice", signed.serialize()))
+        return self.on_post_notice(signed) or await super().post_notice(signed)
+
+    async def notices(
+        self, after: int, *, limit: int = PAGE_ENVELOPES, wait: int = 0
+    ) -> tuple[NoticeItem, ...]:
+        page = await super().notices(after, limit=limit, wait=wait)
+        return tuple(self.on_notices(list(page)))
+
+    async def vacancies(self) -> Vacancies:
+        if self.instead_of_vacancies is not None:
+            return self.instead_of_vacancies()
+        return await super().vacancies()
+
+
+async def nobody(url: str, body: bytes) -> bytes:
+    """Ask a witness where there is none."""
+    del url, body
+    raise WitnessSilentError("there are no witnesses here")
+
+
+def open_desk(
+    folder: Path, member: Member, now: Callable[[], float], ask: Ask = nobody
+) -> tuple[Desk, Meddler]:
     """Open an enrolled member's desk, and the relay as it sees it."""
     keys = DeviceKeys(member.fast, member.full, member.seal)
     profile = read_profile(folder)
     relay = Meddler(profile.deployment.url, token_maker(profile, keys))
-    return Desk.open(folder, keys, now=lambda: int(now()), relay=relay), relay
+    return Desk.open(folder, keys, now=lambda: int(now()), relay=relay, ask=ask), relay
 
 
 def _as_is(answer: Answer) -> Answer:

@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from comity_client.desk import Desk
+from comity_client.profile import write_profile
+from comity_client.stamps import Ask
 from comity_protocol.identifiers import DeskId
 from comity_protocol.statements import Authority
-from support.desks import Meddler, enrol, open_desk
+from support.desks import Meddler, StampingWitnesses, enrol, nobody, open_desk
 from support.relay import Relay, relay
 from support.world import Member, World
 
@@ -49,11 +51,18 @@ class Pair:
                 await self.relay.seal()
                 await side.desk.fetch()
 
-    async def reopen(self, side: Side) -> None:
+    async def reopen(self, side: Side, ask: Ask = nobody) -> None:
         """Stop a client and start it again, as after a crash."""
         await side.desk.aclose()
-        side.desk, side.relay = open_desk(side.folder, side.member, self.relay.clock)
+        side.desk, side.relay = open_desk(side.folder, side.member, self.relay.clock, ask)
         await self.stack.enter_async_context(side.desk)
+
+    async def witnesses(self, side: Side) -> StampingWitnesses:
+        """Tell a client where the witnesses are, and give them."""
+        found = StampingWitnesses(self.world, self.relay.clock)
+        write_profile(side.folder, replace(side.desk.profile, witnesses=found.urls))
+        await self.reopen(side, found)
+        return found
 
     async def join(self, member: Member, name: str) -> Side:
         """Start the client of another member."""
