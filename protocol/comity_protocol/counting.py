@@ -14,7 +14,7 @@ Rules:
 * [N-2] A time is the end of an act's bracket: when witnesses had it.
 * [N-3] An exchange without an answer is listed as open, never left out.
 * [N-4] An audit part that does not open counts against its sender and is listed.
-* [M-6] With fewer than three witnesses the times are given and nobody is ranked.
+* [M-6] With fewer than three witnesses, or where one alone is a quorum, nobody is ranked.
 """
 
 from collections import Counter
@@ -59,16 +59,21 @@ class Clock:
             act that is not here the beginning is open.
         stamped: By leaf index, what ``stamps.stamped_at`` gives; only of acts that have stamps.
         published: Sealed times of all published checkpoints, in any order, for outages.
-        as_of: Sealed time of the newest checkpoint that is counted.
+        size: Of the checkpoint as of which is counted; what stands above it is left out, so that
+            whoever has more by now finds the same.
+        as_of: Sealed time of that checkpoint.
         witnesses: How many the genesis has.
+        least: How many of them it takes at least, as ``Quorum.least`` says.
     """
 
     sealed: Mapping[int, int]
     seen: Mapping[int, int] = field(default_factory=dict)
     stamped: Mapping[int, int] = field(default_factory=dict)
     published: tuple[int, ...] = ()
+    size: int
     as_of: int
     witnesses: int
+    least: int
 
     def bracket(self, index: int) -> Bracket:
         """Date what stands at a leaf.
@@ -256,16 +261,20 @@ class Statistics:
     """Everything that was counted.
 
     Attributes:
-        as_of: Sealed time of the newest checkpoint that is counted.
+        size: Of the checkpoint as of which was counted.
+        as_of: Its sealed time.
         witnesses: How many the genesis has.
+        least: How many of them it takes at least.
         rows: One for each exchange, ascending by exchange id and desks.
         unaccounted: What could not be counted, ascending by leaf index.
         charged: How many of those count against each party, ascending by code.
         outages: Times without a witnessed checkpoint, ascending.
     """
 
+    size: int
     as_of: int
     witnesses: int
+    least: int
     rows: tuple[Response, ...]
     unaccounted: tuple[Unaccounted, ...]
     charged: tuple[tuple[str, int], ...]
@@ -274,8 +283,8 @@ class Statistics:
     @property
     def is_ranked(self) -> bool:
         """Whether parties may be ranked against each other by these times."""
-        # SPEC [M-6]: with fewer than three witnesses nobody is ranked.
-        return is_ranked(self.witnesses)
+        # SPEC [M-6]: with fewer than three witnesses, or where one alone is a quorum, nobody is.
+        return is_ranked(witnesses=self.witnesses, least=self.least)
 
     @property
     def totals(self) -> Totals:
@@ -288,8 +297,10 @@ class Statistics:
             {
                 "v": 1,
                 "t": "statistics",
+                "size": self.size,
                 "as_of": self.as_of,
                 "witnesses": self.witnesses,
+                "least": self.least,
                 "rows": [row.to_value() for row in self.rows],
                 "totals": self.totals.to_value(),
                 "unaccounted": [
@@ -340,9 +351,10 @@ def count(
     unaccounted: Iterable[Unaccounted] = (),
     limits: Limits | None = None,
 ) -> Statistics:
-    """Count everything that an auditor was given.
+    """Count everything that an auditor was given, as of one checkpoint.
 
-    Nothing depends on the order in which it was given.
+    Nothing depends on the order in which it was given, or on what came after that checkpoint. The
+    caller leaves out stamps of notices that stand above it.
 
     Args:
         steps: Verified steps; the auditor opened their audit parts.
@@ -358,18 +370,22 @@ def count(
 
     Source: PROTOCOL [N-1], [N-2], [N-3], [N-4].
     """
-    ordered = _in_leaf_order(steps)
-    missing = tuple(sorted(set(unaccounted), key=lambda one: one.index))
+    ordered = _in_leaf_order(step for step in steps if step.index < clock.size)
+    missing = tuple(
+        sorted({one for one in unaccounted if one.index < clock.size}, key=lambda one: one.index)
+    )
     if counted_twice := {one.index for one in missing} & {step.index for step in ordered}:
         raise ValueError(f"leaf {min(counted_twice)} is counted and unaccounted for")
     exchanges, refused = fold(ordered)
-    dark = outages(clock.published)
+    dark = outages(at for at in clock.published if at <= clock.as_of)
     received = _first_receipts(deliveries, clock)
     # SPEC [N-4]: what does not open counts against its sender and is listed.
     charged = Counter(party[one.sender] for one in missing)
     return Statistics(
+        size=clock.size,
         as_of=clock.as_of,
         witnesses=clock.witnesses,
+        least=clock.least,
         rows=tuple(
             _row(exchange, refused.get(key, 0), clock, party, received, limits or {}, dark)
             # SPEC [N-3]: an exchange without an answer is listed as open.
@@ -414,6 +430,8 @@ def _first_receipts(
 ) -> dict[tuple[EnvelopeId, DeskId], int]:
     first: dict[tuple[EnvelopeId, DeskId], int] = {}
     for one in deliveries:
+        if one.index >= clock.size:
+            continue
         at, key = clock.bracket(one.index).not_after, (one.envelope, one.desk)
         first[key] = min(at, first.get(key, at))
     return first

@@ -12,7 +12,7 @@ Rules:
 * [M-3] a duration is in time, late or undetermined;
 * [M-4] outages follow from sealed times alone, so that everyone finds the same;
 * [M-5] no party's own clock is counted; how far witnesses are apart is shown;
-* [M-6] with fewer than three witnesses nobody is ranked.
+* [M-6] with fewer than three witnesses, or where one alone is a quorum, nobody is ranked.
 
 Example:
     >>> opened = bracket_of(seen_at=90, sealed_at=100)
@@ -164,7 +164,14 @@ def skews(witnessed: WitnessedCheckpoint) -> dict[str, int]:
     return {one.witness: one.time - witnessed.sealed_time for one in witnessed.cosignatures}
 
 
-def is_ranked(witnesses: int) -> bool:
-    """Whether times by so many witnesses of a deployment may rank States against each other."""
-    # SPEC [M-6]: with fewer than three witnesses nobody is ranked.
-    return witnesses >= RANKED_WITNESSES_MIN
+def is_ranked(*, witnesses: int, least: int) -> bool:
+    """Whether times may rank States against each other.
+
+    Args:
+        witnesses: How many the genesis has.
+        least: How many of them it takes at least, as ``Quorum.least`` says.
+
+    Source: PROTOCOL [M-6]. Stops a single witness from deciding who is called slow.
+    """
+    # SPEC [M-6]: with fewer than three witnesses, or where one alone is a quorum, nobody is ranked.
+    return witnesses >= RANKED_WITNESSES_MIN and least > 1

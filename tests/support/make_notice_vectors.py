@@ -253,8 +253,10 @@ def make_statistics() -> None:
         seen={20: AT + 900},
         stamped={20: AT + 1_000},
         published=(AT, AT + 600, AT + 3_000),
+        size=23,
         as_of=AT + 3_000,
         witnesses=3,
+        least=2,
     )
     noise = Unaccounted(22, EnvelopeId(fixed("envelope 22", 16)), AWAY, Fault.UNOPENED)
     counted = count(
@@ -280,7 +282,8 @@ def make_statistics() -> None:
         sealed=[list(pair) for pair in clock.sealed.items()],
         seen=[list(pair) for pair in clock.seen.items()],
         stamped=[list(pair) for pair in clock.stamped.items()],
-        published=list(clock.published), as_of=clock.as_of, witnesses=clock.witnesses,
+        published=list(clock.published), size=clock.size, as_of=clock.as_of,
+        witnesses=clock.witnesses, least=clock.least,
         party=[[b64(HOME), "XA"], [b64(AWAY), "XB"]],
         deliveries=[[11, b64(ENVELOPE), b64(AWAY)]],
         unaccounted=[[noise.index, b64(noise.envelope), b64(noise.sender), noise.fault.value]],

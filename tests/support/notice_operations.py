@@ -94,8 +94,10 @@ def _count(given: _Input) -> list[str]:
             seen=dict(given["seen"]),
             stamped=dict(given["stamped"]),
             published=tuple(given["published"]),
+            size=given["size"],
             as_of=given["as_of"],
             witnesses=given["witnesses"],
+            least=given["least"],
         ),
         party={DeskId(_bytes(desk)): code for desk, code in given["party"]},
         deliveries=[

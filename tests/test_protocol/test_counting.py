@@ -75,8 +75,10 @@ def steps_of(number: int = 0, *, last: int = CLOSED) -> list[Step]:
 CLOCK = Clock(
     sealed={index: 1_000 + index for index in range(100)},
     seen={index: 990 + index for index in range(100)},
+    size=100,
     as_of=1_099,
     witnesses=3,
+    least=2,
 )
 
 
@@ -255,6 +257,7 @@ def test_outages_are_shown_beside_a_response_and_stop_no_clock() -> None:
         CLOCK,
         sealed={**CLOCK.sealed, ANSWERED: 9_000},
         published=(9_000, 0, 1_005, 4_000, 4_100, 8_000),
+        as_of=9_000,
     )
     statistics = counted(steps_of(last=ANSWERED), clock=clock)
 
@@ -263,11 +266,12 @@ def test_outages_are_shown_beside_a_response_and_stop_no_clock() -> None:
     assert statistics.rows[0].response_seconds == 9_000 - 1_010
 
 
-def test_outages_of_an_open_exchange_run_to_the_newest_checkpoint() -> None:
+@pytest.mark.parametrize(("as_of", "seconds"), [(2_999, 0), (3_000, 3_000 - 1_010)])
+def test_an_outage_is_known_when_the_checkpoint_after_it_is(as_of: int, seconds: int) -> None:
     """[M-4]"""
-    clock = replace(CLOCK, published=(1_000, 3_000), as_of=2_000)
+    clock = replace(CLOCK, published=(1_000, 3_000), as_of=as_of)
 
-    assert row_of(steps_of(last=OPENED), clock=clock).outage_seconds == 2_000 - 1_010
+    assert row_of(steps_of(last=OPENED), clock=clock).outage_seconds == seconds
 
 
 # --- What cannot be counted: [N-4] ------------------------------------------------------------
@@ -322,6 +326,7 @@ def test_fewer_than_three_witnesses_rank_nobody() -> None:
     """[M-6]"""
     assert counted(steps_of()).is_ranked
     assert not counted(steps_of(), clock=replace(CLOCK, witnesses=2)).is_ranked
+    assert not counted(steps_of(), clock=replace(CLOCK, least=1)).is_ranked
 
 
 def test_a_forgotten_time_is_the_callers_mistake() -> None:
@@ -334,11 +339,12 @@ RECORDS = [*steps_of(0), *steps_of(1, last=ANSWERED), *steps_of(2, last=OPENED)]
 DELIVERIES = [Delivery(15 + n, name(OPENED + n), ANSWERER) for n in range(3)]
 MISSING = [Unaccounted(80 + n, name(80 + n), ASKER, Fault.UNOPENED) for n in range(3)]
 PUBLISHED = (1_000, 3_000, 3_100, 9_000)
+LATER = replace(CLOCK, published=PUBLISHED, as_of=9_000)
 WHOLE = counted(
     RECORDS,
     deliveries=DELIVERIES,
     unaccounted=MISSING,
-    clock=replace(CLOCK, published=PUBLISHED),
+    clock=LATER,
 )
 
 
@@ -351,10 +357,28 @@ def test_the_digest_is_the_same_in_whatever_order_facts_came(data: st.DataObject
         deliveries=data.draw(st.permutations([*DELIVERIES, *DELIVERIES[:1]])),
         unaccounted=data.draw(st.permutations([*MISSING, *MISSING[:1]])),
         party=dict(data.draw(st.permutations(list(PARTY.items())))),
-        clock=replace(CLOCK, published=tuple(data.draw(st.permutations(PUBLISHED)))),
+        clock=replace(LATER, published=tuple(data.draw(st.permutations(PUBLISHED)))),
     )
 
     assert digest_of(again) == digest_of(WHOLE)
+
+
+def test_what_came_after_the_checkpoint_changes_nothing() -> None:
+    """[N-2] An auditor that has more by now counts again as of the published checkpoint."""
+    clock = replace(CLOCK, published=PUBLISHED, size=OPENED + 3)
+    before = counted(
+        [step for step in RECORDS if step.index < clock.size],
+        clock=replace(clock, published=tuple(at for at in PUBLISHED if at <= clock.as_of)),
+    )
+    after = counted(
+        RECORDS,
+        deliveries=DELIVERIES,
+        unaccounted=MISSING,
+        clock=replace(clock, sealed={**CLOCK.sealed, 200: 1}),
+    )
+
+    assert before.totals.open == 3
+    assert after == before
 
 
 @pytest.mark.parametrize("place", range(len(RECORDS)))
@@ -364,7 +388,7 @@ def test_leaving_out_any_record_changes_the_digest(place: int) -> None:
         [*RECORDS[:place], *RECORDS[place + 1 :]],
         deliveries=DELIVERIES,
         unaccounted=MISSING,
-        clock=replace(CLOCK, published=PUBLISHED),
+        clock=LATER,
     )
 
     assert digest_of(fewer) != digest_of(WHOLE)
@@ -377,17 +401,29 @@ def test_leaving_out_any_record_changes_the_digest(place: int) -> None:
         {"unaccounted": MISSING[1:]},
         {"limits": {}},
         {"party": PARTY | {ASKER: "XC"}},
-        {"clock": replace(CLOCK, published=PUBLISHED, witnesses=4)},
-        {"clock": replace(CLOCK, published=PUBLISHED[1:])},
-        {"clock": replace(CLOCK, published=PUBLISHED, as_of=1_100)},
+        {"clock": replace(LATER, witnesses=4)},
+        {"clock": replace(LATER, least=3)},
+        {"clock": replace(LATER, size=101)},
+        {"clock": replace(LATER, published=PUBLISHED[1:])},
+        {"clock": replace(LATER, as_of=9_001)},
     ],
-    ids=["receipts", "unaccounted", "limits", "parties", "witnesses", "outages", "as of"],
+    ids=[
+        "receipts",
+        "unaccounted",
+        "limits",
+        "parties",
+        "witnesses",
+        "least",
+        "size",
+        "outages",
+        "as of",
+    ],
 )
 def test_any_other_fact_changes_the_digest(changes: dict[str, object]) -> None:
     facts: dict[str, object] = {
         "deliveries": DELIVERIES,
         "unaccounted": MISSING,
-        "clock": replace(CLOCK, published=PUBLISHED),
+        "clock": LATER,
     }
 
     assert digest_of(counted(RECORDS, **(facts | changes))) != digest_of(WHOLE)

@@ -200,6 +200,12 @@ def test_how_far_witnesses_are_apart_is_shown() -> None:
     }
 
 
-def test_fewer_than_three_witnesses_rank_nobody() -> None:
+@pytest.mark.parametrize(
+    ("witnesses", "least", "expected"),
+    [(1, 1, False), (2, 2, False), (3, 1, False), (3, 2, True), (7, 5, True)],
+)
+def test_few_witnesses_and_one_that_decides_alone_rank_nobody(
+    witnesses: int, least: int, *, expected: bool
+) -> None:
     """[M-6]"""
-    assert [is_ranked(count) for count in range(5)] == [False, False, False, True, True]
+    assert is_ranked(witnesses=witnesses, least=least) is expected

@@ -32,6 +32,7 @@ def secretariat(shell: Shell) -> None:
         "response-times",
         {
             "digest": digest_of(counted).hex(),
+            "size": counted.size,
             "as_of": counted.as_of,
             "witnesses": counted.witnesses,
             "is_ranked": counted.is_ranked,
