@@ -39,6 +39,7 @@ from comity_protocol.padding import pad_audit, pad_body
 from comity_protocol.receipts import Receipt, Signed, verify_promise
 from comity_protocol.statements import SignedStatement
 from support.notice_operations import OPERATIONS as NOTICE_OPERATIONS
+from support.policy_operations import OPERATIONS as POLICY_OPERATIONS
 
 FOLDER: Final = Path(__file__).parents[2] / "protocol" / "vectors" / "objects"
 FILES: Final = sorted(FOLDER.glob("*.json"))
@@ -208,12 +209,13 @@ OPERATIONS: Final[dict[str, Callable[[_Input], object]]] = {
     "verify promise": _verify_promise,
     "verify signature": _verify_signature,
     **NOTICE_OPERATIONS,
+    **POLICY_OPERATIONS,
 }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_vector_has_the_outcome_that_it_names(path: Path) -> None:
-    """[C-1] [K-1] [S-1] [E-2] [A-1] [U-1] [Q-2] [H-1] [M-2] [V-1] Each file names its rule."""
+    """[C-1] [K-1] [S-1] [E-2] [A-1] [U-1] [Q-2] [H-1] [L-9] [M-2] [V-1]"""
     vector = _load(path.stem)
 
     try:
@@ -250,8 +252,8 @@ def test_there_is_a_vector_for_every_operation_and_every_class_of_failure() -> N
 
     assert {vector["operation"] for vector in vectors} == set(OPERATIONS)
     assert Counter(vector["outcome"] for vector in vectors) == {
-        "accepted": 35,
-        "malformed": 16,
-        "verification-failed": 20,
+        "accepted": 39,
+        "malformed": 26,
+        "verification-failed": 24,
         "cannot-open": 2,
     }
