@@ -30,7 +30,7 @@ check: .venv/.dev ## every check: format, lint, types, import contracts, tests w
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report
 
-long: .venv/.dev ## all tests, those that take minutes too, and property tests that search longer
+long: .venv/.foreign ## all tests, those that take minutes too, and property tests that search longer
 	COMITY_LONG=1 $(BIN)/pytest -m "" --timeout 3600
 
 bench: .venv/.dev ## measure the relay and the client on this machine (BENCH_ARGS="--quick")
@@ -57,3 +57,7 @@ sizes: .venv/bin/python ## the ten longest files and functions
 .venv/.dev: pyproject.toml | .venv/bin/python
 	$(INSTALL) '.[dev]'
 	touch .venv/.server $@
+
+.venv/.foreign: .venv/.dev
+	$(INSTALL) '.[foreign]'
+	touch $@
