@@ -237,8 +237,9 @@ class World:
         return member
 
     def active(self, desk: DeskId) -> list[Member]:
-        """The members of a desk that are active, ascending by device id."""
-        return [self.members[id_] for id_ in self.directory.desk(desk).active]
+        """The members of a desk that are active, admins first, each ascending by device id."""
+        members = [self.members[id_] for id_ in self.directory.desk(desk).active]
+        return sorted(members, key=lambda member: member.role is not Role.ADMIN)
 
     def prepare_epoch(self, desk: DeskId, members: Sequence[Device] | None = None) -> NewEpoch:
         """Make the next epoch of a desk without stating it."""
