@@ -39,9 +39,9 @@ BATCHES_MAX: Final = 10_000
 """Transactions for one desk and kind in one run; the next run goes on."""
 
 SCRUBS_MAX: Final = 60
-SCRUB_SECONDS: Final = 1.0
+PAUSE_SECONDS: Final = 1.0
 LEASE: Final = "retention"
-LEASE_SECONDS: Final = 600
+LEASE_SECONDS: Final = 60
 
 
 class Retention:
@@ -80,28 +80,43 @@ class Retention:
         # What a process that was killed had erased may still stand in the files.
         self._relay.erased.set()
         loop = asyncio.get_running_loop()
-        due = loop.time() + self._settings.retention_seconds
+        due = loop.time()
         while True:
+            await self._wait_until(due)
             try:
-                if await self._wait_until(due):
-                    due = loop.time() + self._settings.retention_seconds
+                if not await self._take_lease():
+                    await asyncio.sleep(PAUSE_SECONDS)
+                    continue
+                if loop.time() >= due:
                     await self.expire()
+                    due = loop.time() + self._settings.retention_seconds
                 if self._relay.erased.is_set():
                     self._relay.erased.clear()
                     await self.scrub()
+                await self._give_lease_back()
             except StoreError as error:
                 observe.alarm("retention-failed", error)
                 self._relay.erased.set()
-                await asyncio.sleep(SCRUB_SECONDS)
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def begin(self) -> None:
+        """Take away what is too old before anything is served: the database may be an older one.
+
+        Raises:
+            StoreError: The database failed.
+        """
+        if await self._take_lease():
+            await self.expire()
+            await self._give_lease_back()
 
     async def expire(self) -> int:
-        """Take away every copy that is too old; give how many.
+        """Take away every copy that is too old; give how many. The caller has the lease.
 
         Raises:
             StoreError: The database failed; what was taken until then stays taken.
         """
         now = self._now()
-        if now is None or not await self._take_lease():
+        if now is None:
             return 0
         audit_below = await self._below(now, self._settings.statistics_days)
         taken = 0
@@ -122,15 +137,14 @@ class Retention:
         Raises:
             StoreError: The database failed.
         """
-        if not await self._take_lease():
-            return
         self._metrics.scrub_due.set(1)
         for _ in range(SCRUBS_MAX):
+            await self._take_lease()
             # SPEC [H-5]: after an erasure the relay does not hold it, in no file either.
             if await self._store.scrub():
                 self._metrics.scrub_due.set(0)
                 return
-            await asyncio.sleep(SCRUB_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
         observe.alarm("scrub-late", tries=SCRUBS_MAX)
         self._relay.erased.set()
 
@@ -169,14 +183,18 @@ class Retention:
         return total
 
     async def _take_lease(self) -> bool:
+        """Take or prolong the lease; whoever is without it leaves the work to another process."""
         now = int(self._relay.clock())
         return await self._store.take_lease(LEASE, self._holder, until=now + LEASE_SECONDS, now=now)
 
-    async def _wait_until(self, due: float) -> bool:
-        """Wait until something was erased or the time has come; give whether the time has."""
+    async def _give_lease_back(self) -> None:
+        now = int(self._relay.clock())
+        await self._store.take_lease(LEASE, self._holder, until=now - 1, now=now)
+
+    async def _wait_until(self, due: float) -> None:
+        """Wait until something was erased, or until the time has come."""
         try:
             async with asyncio.timeout_at(due):
                 await self._relay.erased.wait()
         except TimeoutError:
-            return True
-        return False
+            return

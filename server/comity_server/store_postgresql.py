@@ -63,7 +63,7 @@ _SESSION: Final = {
 }
 
 # Not in a hurry, and never waiting with a lock that keeps others out.
-_MAINTENANCE: Final = _SESSION | {"statement_timeout": "1h"}
+_MAINTENANCE: Final = _SESSION | {"statement_timeout": "1h", "lock_timeout": "1h"}
 _MAINTENANCE_SECONDS_MAX: Final = 3_700
 _VACUUM: Final = text("VACUUM envelopes")
 
