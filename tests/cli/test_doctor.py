@@ -20,6 +20,7 @@ from comity_protocol.checkpoint import add_signatures, cosign, sign_checkpoint
 from comity_protocol.identifiers import DeskId
 from comity_protocol.keys import FastKey
 from comity_protocol.merkle import EMPTY_ROOT
+from comity_protocol.quorum import Quorum
 from comity_protocol.statements import Authority
 from support.world import ORIGIN, Member, World
 
@@ -152,6 +153,28 @@ def test_a_quorum_that_is_not_reached_is_a_failed_verification(clinic: Clinic) -
 
     assert code == Exit.UNVERIFIED
     assert checks["witnesses"][0] == "fail"
+
+
+def test_enough_witnesses_of_the_wrong_group_are_a_failed_verification(clinic: Clinic) -> None:
+    """[L-3]"""
+    policy = clinic.world.genesis.policy
+    *states, neutral = policy.quorum.witnesses
+    tree = Quorum(2, (Quorum(1, tuple(states), "States"), neutral), "both")
+    nested = clinic.world.refounded(replace(policy, quorum=tree)).statements[0][1]
+    clinic.keep(witnesses=2)
+
+    def replace_genesis(state: State) -> None:
+        state.connection.execute("UPDATE genesis SET signed = ?", (nested.serialize(),))
+
+    clinic.change(replace_genesis)
+
+    code, checks = clinic.look()
+
+    assert code == Exit.UNVERIFIED
+    expected = (
+        "2 of 3 cosigned the newest checkpoint, 2 of States (1 of 2), witness2.example needed"
+    )
+    assert checks["witnesses"] == ("fail", expected)
 
 
 def test_other_keys_in_the_directory_are_a_failed_verification(clinic: Clinic) -> None:
