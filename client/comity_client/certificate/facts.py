@@ -6,6 +6,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
 from hashlib import sha256
@@ -112,7 +113,8 @@ def _deployment(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
     genesis, policy = checked.genesis, checked.genesis.policy.serialize()
     digits = checked.genesis_hash.hex()
     groups = [digits[at : at + _GROUP] for at in range(0, len(digits), _GROUP)]
-    yield Row(t["genesis"], " ".join(groups))
+    lines = (groups[: len(groups) // 2], groups[len(groups) // 2 :])
+    yield Row(t["genesis"], "\n".join(map(" ".join, lines)))
     yield Row(t["deployment"], genesis.deployment.hex())
     yield Row(t["log"], genesis.origin)
     yield Row(t["policy_hash"], sha256(policy.encode()).hexdigest())
@@ -210,8 +212,6 @@ def fields_of(act: Act) -> tuple[str, ...]:
 
 def moment(seconds: int) -> str:
     """Write a time as people read it: UTC, to the second."""
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 

@@ -662,8 +662,9 @@ function sectionsOf(found, t) {
     const stated = known.desks.get(hex(desk));
     return stated ? `${stated.party}/${stated.authority} ${hex(desk)}` : hex(desk);
   };
+  const groups = hex(genesis.hash).match(/.{4}/g);
   const deployment = [
-    [t.genesis, hex(genesis.hash).match(/.{4}/g).join(" ")],
+    [t.genesis, `${groups.slice(0, 8).join(" ")}\n${groups.slice(8).join(" ")}`],
     [t.deployment, hex(genesis.deployment)],
     [t.log, genesis.policy.log.name],
     [t.policy_hash, found.policyHash],

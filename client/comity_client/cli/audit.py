@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from comity_client.cli.certificate import certificate
 from comity_client.cli.shell import FileError, Noun, Shell, read_file
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def audit() -> None:
     Exit codes: 0 nothing found, 7 not what it says, 8 copy damaged or incomplete,
     9 misconduct proven, 10 alarm.
     """
+
+
+audit.add_command(certificate)
 
 
 @audit.command()
