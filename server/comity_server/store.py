@@ -333,7 +333,7 @@ class MailboxItem:
         core: The signed core.
         signature: The sending device's signature over it.
         body: The body's ciphertext; None for an auditor, and once this desk's copy was erased.
-        audit: The audit record's ciphertext; None once it was erased.
+        audit: The audit record's ciphertext; empty once it was erased, for an auditor with its copy.
         wrap: This desk's wrap; None when the envelope reuses one, see ``Store.wrap``, and once
             this desk's copy was erased.
         proof: With the counter, what this desk needs to recompute the leaf.
@@ -344,7 +344,7 @@ class MailboxItem:
     core: bytes
     signature: bytes
     body: bytes | None
-    audit: bytes | None
+    audit: bytes
     wrap: bytes | None
     proof: CounterProof
 
@@ -753,6 +753,23 @@ class Store(Protocol):
 
         Raises:
             DirectoryMovedError: Another statement was stored meanwhile.
+        """
+
+    async def stored(self, kind: Kind, key: bytes) -> Row | None:
+        """One object by its hash or id, in its place or not."""
+
+    async def notices_since(self, index: int, limit: int) -> list[NoticeRow]:
+        """Notices from a leaf index on, by ascending index, for everyone."""
+
+    async def carry_out(self, row: NoticeRow, *, bury: Callable[[Sequence[Copy]], None]) -> None:
+        """Do again what a notice that came back says; see ``accept_notice``.
+
+        Args:
+            row: With the envelopes that it is about.
+            bury: See ``accept_notice``.
+
+        Raises:
+            OnHoldError: It is an erasure, and one of the envelopes is on hold [H-4].
         """
 
     async def end_repair(self) -> bool:

@@ -340,7 +340,7 @@ def _item(row: _Row) -> MailboxItem:
         core=row.core,
         signature=row.signature,
         body=row.body or None,
-        audit=None if own.is_erased and own.kind == AUDIT_KIND else row.audit or None,
+        audit=b"" if own.is_erased and own.kind == AUDIT_KIND else row.audit,
         # SPEC [H-3]: of what the desk erased it is not given the wrap, even while a later envelope
         # needs it.
         wrap=None if own.is_erased else own.wrap,

@@ -203,7 +203,7 @@ async def test_the_body_goes_with_the_last_desk_that_may_open_it(store: Store) -
     assert (item.audit, item.wrap) == (row.audit, AUDITED[1].wrap)
     await give(store, notice(3, "erase", row, desk=AUDITOR))
     assert await parts() == (b"", b"")
-    assert (await store.mailbox(AUDITOR, 0, 10))[0].audit is None
+    assert (await store.mailbox(AUDITOR, 0, 10))[0].audit == b""
 
 
 async def test_an_auditor_s_erasure_takes_the_audit_part_from_it_alone(store: Store) -> None:
@@ -214,7 +214,7 @@ async def test_an_auditor_s_erasure_takes_the_audit_part_from_it_alone(store: St
     await give(store, notice(1, "erase", row, desk=AUDITOR))
 
     (item,) = await store.mailbox(AUDITOR, 0, 10)
-    assert (item.body, item.audit, item.wrap) == (None, None, None)
+    assert (item.body, item.audit, item.wrap) == (None, b"", None)
     (item,) = await store.mailbox(BETA, 0, 10)
     assert (item.body, item.audit, item.wrap) == (row.body, row.audit, AUDITED[2].wrap)
 
@@ -313,7 +313,7 @@ async def test_an_erased_envelope_that_is_sent_again_brings_nothing_back(store: 
 
     assert (again.envelopes[0].promise, again.integrated) == (envelope(1).promise, ())
     (item,) = await store.mailbox(BETA, 0, 10)
-    assert (item.body, item.audit, item.wrap) == (None, None, None)
+    assert (item.body, item.audit, item.wrap) == (None, b"", None)
 
 
 # What rests on wraps.
