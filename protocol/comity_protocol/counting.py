@@ -14,6 +14,8 @@ Rules:
 * [N-2] A time is the end of an act's bracket: when witnesses had it.
 * [N-3] An exchange without an answer is listed as open, never left out.
 * [N-4] An audit part that does not open counts against its sender and is listed.
+* [N-5] A clock starts when the opening act is sealed, whatever stamps it has; by how much stamps
+  date an answer before it was sealed is shown.
 * [M-6] With fewer than three witnesses, or where one alone is a quorum, nobody is ranked.
 """
 
@@ -87,6 +89,15 @@ class Clock:
             stamped_at=self.stamped.get(index),
         )
 
+    def start(self, index: int) -> Bracket:
+        """Date an opening act, from which a clock runs against the other desk.
+
+        Stops: a desk that has its request stamped, keeps it for weeks, and so makes the other late.
+        """
+        # SPEC [N-5]: a clock starts when the opening act is sealed. Nobody can be expected to have
+        # what is not in the log.
+        return bracket_of(seen_at=self.seen.get(index), sealed_at=self.sealed[index])
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -147,7 +158,7 @@ class Response:
         initiator: Code of the initiating party.
         responder: Code of the responding party.
         urgency: As stated by the initiator; ``U0`` when not stated.
-        opened: When it was opened.
+        opened: When it was opened: never by a stamp.
         acknowledged_at: When the acknowledgement was proven; None while there is none.
         delivered_at: When it was proven that the responder has the opening act: its first receipt
             or its first own act. None while neither is there.
@@ -157,6 +168,8 @@ class Response:
         timeliness: What follows from that; None without a limit.
         outage_seconds: Seconds without a witnessed checkpoint while it was open; they stop no
             clock.
+        stamped_seconds: Seconds by which stamps, and not checkpoints, date the answer. Without an
+            outage of the relay they say that it was kept after it had been stamped.
         refused_steps: Acts that the machine refused.
     """
 
@@ -176,11 +189,12 @@ class Response:
     limit_seconds: int | None
     timeliness: Timeliness | None
     outage_seconds: int
+    stamped_seconds: int
     refused_steps: int
 
     @property
     def opened_at(self) -> int:
-        """When the opening act was proven; every figure of the row runs from here."""
+        """When the opening act was sealed; every figure of the row runs from here."""
         return self.opened.not_after
 
     @property
@@ -230,6 +244,7 @@ class Response:
             self.limit_seconds,
             None if self.timeliness is None else self.timeliness.value,
             self.outage_seconds,
+            self.stamped_seconds,
             self.refused_steps,
         ]
 
@@ -448,7 +463,7 @@ def _row(
 ) -> Response:
     # SPEC [N-2]: a time is the end of an act's bracket.
     opening = exchange.steps[0]
-    opened = clock.bracket(opening.index)
+    opened = clock.start(opening.index)
     final = None if exchange.final_index is None else clock.bracket(exchange.final_index)
     urgency = opening.record.urgency or "U0"
     limit = limits.get((exchange.profile.code, urgency))
@@ -476,6 +491,12 @@ def _row(
         timeliness=None if limit is None else _stand(opened, final, limit, clock.as_of),
         outage_seconds=outage_seconds(
             dark, opened.not_after, clock.as_of if final is None else final.not_after
+        ),
+        # SPEC [N-5]: by how much stamps date an answer before it was sealed is shown.
+        stamped_seconds=(
+            0
+            if exchange.final_index is None or final is None
+            else clock.sealed[exchange.final_index] - final.not_after
         ),
         refused_steps=refused_steps,
     )

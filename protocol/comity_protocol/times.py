@@ -96,8 +96,13 @@ class Verdict(Enum):
 def judge(opened: Bracket, closed: Bracket, limit_seconds: int) -> Verdict:
     """Say whether what was opened was closed within a limit.
 
-    The clock starts when the opening act is proven, because before that nobody can be expected to
-    have had it.
+    The clock starts at the end of the opening bracket, because before that nobody can be expected
+    to have had the act.
+
+    Args:
+        opened: Of the opening act, without its stamps: see ``counting`` on N-5.
+        closed: Of the answer, with its stamps.
+        limit_seconds: Within which it was due.
 
     Source: PROTOCOL [M-3].
     """

@@ -114,6 +114,34 @@ def test_an_answer_that_witnesses_stamped_counts_from_the_stamp() -> None:
     assert row_of(steps_of(), clock=held_back).response_seconds == 45
 
 
+def test_a_request_that_was_stamped_and_kept_makes_nobody_late() -> None:
+    """[N-5] A desk stamps its request in January and sends it in March."""
+    stamped = replace(CLOCK, stamped={OPENED: 10})
+
+    for last in (OPENED, ANSWERED):
+        assert row_of(steps_of(last=last), clock=stamped) == row_of(steps_of(last=last))
+
+
+def test_an_answer_that_was_stamped_and_kept_is_seen_to_be() -> None:
+    """[N-5] A desk stamps its answer in time and sends it when it pleases."""
+    stamped = replace(CLOCK, stamped={ANSWERED: 1_025})
+    row = row_of(steps_of(), clock=stamped)
+
+    assert (row.response_seconds, row.stamped_seconds) == (15, 35)
+    assert row_of(steps_of()).stamped_seconds == row_of(steps_of(last=OPENED)).stamped_seconds == 0
+
+
+@given(st.dictionaries(st.sampled_from([OPENED, ACKNOWLEDGED, ANSWERED]), st.integers(0, 2_000)))
+def test_no_stamp_makes_a_response_longer(stamped: dict[int, int]) -> None:
+    """[N-5] [M-2] Whatever either side has stamped."""
+    with_stamps = row_of(steps_of(), clock=replace(CLOCK, stamped=stamped)).response_seconds
+    without = row_of(steps_of()).response_seconds
+
+    assert with_stamps is not None
+    assert without is not None
+    assert with_stamps <= without
+
+
 def test_an_unanswered_exchange_stays_in_as_open() -> None:
     """[N-3]"""
     row = row_of(steps_of(last=ACKNOWLEDGED))

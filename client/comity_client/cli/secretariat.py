@@ -82,6 +82,7 @@ def _row(row: "Response") -> dict[str, object]:
         "handling_seconds": row.handling_seconds,
         "timeliness": None if row.timeliness is None else row.timeliness.value,
         "outage_seconds": row.outage_seconds,
+        "stamped_seconds": row.stamped_seconds,
         "refused_steps": row.refused_steps,
     }
 
