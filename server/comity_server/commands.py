@@ -7,9 +7,9 @@ import asyncio
 import gc
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -22,6 +22,11 @@ from comity_server.keyfiles import (
     read_relay_key,
 )
 from comity_server.settings import Settings, load
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from comity_server.fsck import Fault
 
 Clock = Callable[[], float]
 
@@ -164,6 +169,81 @@ async def _sign(settings: Settings, path: Path, clock: Clock) -> None:
         await store.close()
 
 
+_DATABASE: Final = click.option(
+    "--database", help="sqlite:///path or postgresql+asyncpg://user@host/name."
+)
+
+
+@command.command()
+@_DATA
+@_SETTINGS
+@_DATABASE
+def fsck(file: Path | None, **options: object) -> None:
+    """Compare every derived row with what follows from the stored objects; changes nothing."""
+    from comity_server.fsck import check
+
+    _report(load(file=file, arguments=options), check)
+
+
+@command.command()
+@_DATA
+@_SETTINGS
+@_DATABASE
+def rebuild(file: Path | None, **options: object) -> None:
+    """Write the derived tables anew from the stored objects; stop the relay first."""
+    from comity_server.fsck import rebuild
+
+    _report(load(file=file, arguments=options), rebuild)
+
+
+def _report(settings: Settings, work: "Callable[[Connection], list[Fault]]") -> None:
+    """Print each fault as a line of JSON; exit with 1 when there is one."""
+    from comity_server.fsck import run
+
+    faults = asyncio.run(run(settings.database_url, work))
+    for fault in faults:
+        _print(fault.document())
+    _print({"faults": str(len(faults))})
+    if faults:
+        click.get_current_context().exit(1)
+
+
+@command.command("repair")
+@_DATA
+@_SETTINGS
+@click.option("--database", help="sqlite:///path or postgresql+asyncpg://user@host/name.")
+@click.option("--finish", is_flag=True, help="Wait for nobody any more; what is missing is lost.")
+def show_repair(file: Path | None, *, finish: bool, **options: object) -> None:
+    """Show how far the repair of a restored database is, or end it."""
+    asyncio.run(_show_repair(load(file=file, arguments=options), is_finishing=finish))
+
+
+async def _show_repair(settings: Settings, *, is_finishing: bool) -> None:
+    from comity_server.stores import open_store
+
+    store = open_store(settings.database_url)
+    await store.open()
+    try:
+        if is_finishing:
+            await store.end_repair()
+        repair = await store.repair()
+    finally:
+        await store.close()
+    if repair is None:
+        _print({"repairing": False})
+        return
+    _print(
+        {
+            "repairing": True,
+            "had": repair.had,
+            "size": repair.size,
+            "vacancies": repair.open,
+            "until": repair.until,
+            "finishing": is_finishing or repair.is_placing,
+        }
+    )
+
+
 def _stopping() -> asyncio.Event:
     """Give an event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
@@ -183,5 +263,5 @@ def _spare_garbage_collector() -> None:
     gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
-def _print(line: dict[str, str]) -> None:
+def _print(line: Mapping[str, str | int | bool]) -> None:
     click.echo(json.dumps(line))
