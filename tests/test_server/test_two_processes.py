@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from comity_protocol.statements import Role
+from support.notices import device_of, erase, give
 from support.relay import Relay, relay, small_world, wait_until
 from support.world import World
 
@@ -76,6 +78,29 @@ async def test_a_removal_at_one_is_effective_at_the_other_for_what_is_sent(
     answer = await second.post(leaver, sealed)
 
     assert (answer.status, answer.code) == (403, "not-active")
+
+
+async def test_an_erasure_at_one_is_effective_at_the_other_for_what_is_sent(
+    pair: tuple[World, Relay, Relay],
+) -> None:
+    """[R-11] Although the other knew the wraps a moment ago."""
+    world, first, second = pair
+    one, other = list(world.directory.desks)[:2]
+    sender = world.active(one)[0]
+    admin = device_of(first, world.active(other)[0], Role.ADMIN)
+    opening, _ = await first.send(sender, other)
+    await second.publish()
+    size = first.context.relay.size
+    later, known = await second.send(sender, other, thread=opening.thread)
+    await wait_until(lambda: first.context.relay.size > size)
+    ids = [opening.id, later.id]
+    answer = await give(first, admin, erase(first, admin, ids))
+    _, refused = await second.send(sender, other, thread=opening.thread)
+    items = (await second.as_device(admin, "GET", "/v1/mailbox")).value["items"]
+
+    assert (known.status, answer.status) == (200, 200)
+    assert (refused.status, refused.code) == (409, "unknown-reference")
+    assert [item[4] for item in items] == [None, None]
 
 
 async def test_the_other_takes_over_when_one_stops(tmp_path: Path, postgres_url: str) -> None:
