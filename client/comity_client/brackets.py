@@ -12,7 +12,7 @@ Rules:
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
@@ -40,6 +40,9 @@ UNSEEN_AT_ONCE_MAX: Final = 500
 
 PUBLISHED_PAGES_MAX: Final = 1_000
 """Pages of published checkpoints read in one go: 200,000 checkpoints, nearly four quiet years."""
+
+READ_UNTIL: Final = "published until"
+"""Mark: every published checkpoint was read up to this sealed time."""
 
 _AFTER: Final = "published after"
 _SKIP: Final = "published skip"
@@ -107,18 +110,28 @@ def read_calendar(state: State, until: int = SIZE_MAX) -> Calendar:
     )
 
 
-def read_times(state: State, genesis: Genesis) -> Mapping[EnvelopeId, Times]:
-    """Give the times of every act in the log, and of own ones that are stamped."""
+def read_times(
+    state: State, genesis: Genesis | None, only: Collection[EnvelopeId | None] | None = None
+) -> Mapping[EnvelopeId, Times]:
+    """Give the times of every act in the log, and of own ones that are stamped.
+
+    Args:
+        state: What is known.
+        genesis: Whose witnesses count; without it nothing is dated.
+        only: Of these acts alone.
+    """
+    if genesis is None:
+        return {}
     calendar, stamps = read_calendar(state), _stamps(state)
     times: dict[EnvelopeId, Times] = {}
-    cores: list[tuple[int | None, bytes]] = state.connection.execute(
-        "SELECT leaf_index, core FROM inbox WHERE sealed_at IS NOT NULL"
-        " UNION ALL SELECT NULL, core FROM stamped"
+    rows: list[tuple[int | None, EnvelopeId, bytes]] = state.connection.execute(
+        "SELECT leaf_index, envelope, core FROM inbox WHERE sealed_at IS NOT NULL"
+        " UNION ALL SELECT NULL, envelope, core FROM stamped"
     ).fetchall()
-    for index, data in cores:
-        core, what = Core.parse(data), core_hash(data)
-        if core.id in times:
+    for index, id_, data in rows:
+        if id_ in times or (only is not None and id_ not in only):
             continue
+        core, what = Core.parse(data), core_hash(data)
         times[core.id] = Times(
             seen_at=calendar.seen(core.seen),
             sealed_at=None if index is None else calendar.sealed(index),
@@ -187,13 +200,16 @@ class Brackets:
                 )
         return limit
 
-    async def read_published(self) -> bool:
+    async def read_published(self, pages: int = PUBLISHED_PAGES_MAX) -> bool:
         """Read all published checkpoints on from where it last stopped; whether it is at the end.
+
+        Args:
+            pages: Pages of 200 that are read at most.
 
         Raises:
             OfflineError, RelayRefusedError, VerificationError: As ``Synchroniser.past``.
         """
-        for _ in range(PUBLISHED_PAGES_MAX):
+        for _ in range(pages):
             after = self._state.mark(_AFTER)
             after, skip = -1 if after is None else after, self._state.mark(_SKIP) or 0
             page = await self._relay.checkpoints(after, skip)
@@ -204,6 +220,7 @@ class Brackets:
                     return True
                 skip = skip + 1 if found.size == after + 1 else 1
                 after = found.size - 1
+                self._state.set_mark(READ_UNTIL, found.sealed_at)
             self._state.put_mark(_AFTER, after)
             self._state.put_mark(_SKIP, skip)
             if len(page) < CHECKPOINTS_PAGE_MAX:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from comity_client.cli.dates import span
 from comity_client.cli.shell import PassphraseNeededError, Shell, Verb
 from comity_protocol.errors import ComityError
 
@@ -25,6 +26,9 @@ _CLOCK_SECONDS_MAX: Final = 300
 
 _STALLED_SECONDS: Final = 1_800
 """A relay publishes a checkpoint at least every ten minutes; three are missing."""
+
+_PUBLISHED_PAGES: Final = 20
+"""Pages of published checkpoints read for outages, some seconds; the next call reads on."""
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -146,6 +150,7 @@ def _relay(shell: Shell, keys: "DeviceKeys | None") -> Check:
     async def sync() -> None:
         async with Desk.open(shell.folder, keys, now=shell.now) as desk:
             await desk.sync()
+            await desk.brackets.read_published(_PUBLISHED_PAGES)
 
     try:
         with shell.step("asking the relay"):
@@ -172,6 +177,9 @@ def _kept(shell: Shell, keys: "DeviceKeys | None") -> Iterator[Check]:
             )
             return
         yield _clock(newest, shell.now())
+        yield _skews(known, newest)
+        yield _outages(known)
+        yield _restores(known, shell.now())
         yield _freshness(newest, own, shell.now())
         yield _quorum(known, newest)
         yield _own_entry(known, own, keys)
@@ -187,15 +195,68 @@ def _clock(newest: "Newest", now: int) -> Check:
         return Check(
             "clock",
             Level.FAIL,
-            f"this machine is {_span(ahead)} behind the witnesses",
+            f"this machine is {span(ahead)} behind the witnesses",
             "set the clock, best with automatic time",
         )
     return Check("clock", Level.OK, "not behind the witnesses")
 
 
+def _skews(known: "Known", newest: "Newest") -> Check:
+    """[M-5]: how far each clock is from the witnesses' time is shown, and never counted."""
+    from comity_client.cli.skews import read_skews
+
+    apart = read_skews(known, newest)
+    text = ", ".join(f"{name} {seconds:+} s" for name, seconds in apart.items())
+    worst = max((abs(seconds) for seconds in apart.values()), default=0)
+    if worst > _CLOCK_SECONDS_MAX:
+        todo = "tell who runs it to set the clock; no time of any act depends on it"
+        return Check("clocks", Level.WARN, f"{text}; shown, never counted", todo)
+    return Check("clocks", Level.OK, f"{text or 'nothing to compare'}; shown, never counted")
+
+
+def _outages(known: "Known") -> Check:
+    """[M-4]: from the sealed times of published checkpoints, alike by everyone."""
+    from comity_client.brackets import READ_UNTIL, read_calendar
+    from comity_client.cli.dates import span
+    from comity_client.cli.online import moment
+    from comity_protocol.times import outages
+
+    until = known.state.mark(READ_UNTIL)
+    if until is None:
+        return Check("outages", Level.OK, "the published checkpoints were not read yet")
+    found = outages(read_calendar(known.state, until).all)
+    if not found:
+        return Check("outages", Level.OK, f"none until {moment(until)}")
+    last = found[-1]
+    text = (
+        f"{len(found)} until {moment(until)}; the last from {moment(last.start)} for"
+        f" {span(last.seconds)}; they stop no clock"
+    )
+    return Check("outages", Level.OK, text)
+
+
+def _restores(known: "Known", now: int) -> Check:
+    from comity_client.cli.said import restored_lines
+
+    lines = restored_lines(known.state)
+    since = known.state.mark("repairing since")
+    if since is not None:
+        from comity_client.cli.online import moment
+        from comity_client.refill import REPAIR_SECONDS_MAX
+
+        text = f"the relay says since {moment(since)} that it is being repaired"
+        if now - since > REPAIR_SECONDS_MAX:
+            todo = "that is longer than it may take; telephone the operator, and use `comity stamp`"
+            return Check("restores", Level.FAIL, text, todo)
+        return Check("restores", Level.WARN, text, "run `comity sync` again in some minutes")
+    if lines:
+        return Check("restores", Level.WARN, lines[0], "run `comity sync` on every device")
+    return Check("restores", Level.OK, "the relay never said that it was restored")
+
+
 def _freshness(newest: "Newest", own: "Desk", now: int) -> Check:
     age = max(0, now - newest.sealed_at)
-    text = f"newest checkpoint is {_span(age)} old, {newest.size} entries"
+    text = f"newest checkpoint is {span(age)} old, {newest.size} entries"
     if age > own.policy.fresh_hours * _HOUR:
         return Check(
             "checkpoint",
@@ -305,14 +366,5 @@ def _alarms(known: "Known") -> Check:
     if not alarms:
         return Check("alarms", Level.OK, "none")
     text = f"{len(alarms)}; the newest: {alarms[-1].kind}: {alarms[-1].text}"
-    todo = "the evidence is kept in state.db; tell your administrator and the other States"
+    todo = "export the evidence with `comity alarm export`; tell your administrator"
     return Check("alarms", Level.FAIL, text, todo, is_broken=True)
-
-
-def _span(seconds: int) -> str:
-    """Write a span as people say it."""
-    for size, word in ((_DAY, "day"), (_HOUR, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = seconds // size
-            return f"{count} {word}{'s' if count > 1 else ''}"
-    return f"{seconds} second{'' if seconds == 1 else 's'}"

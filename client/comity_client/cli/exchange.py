@@ -58,8 +58,11 @@ def list_exchanges(shell: Shell, is_open: bool) -> None:
 def show_exchange(shell: Shell, exchange: str, brief: bool) -> None:
     """Show one exchange: where it stands, every act, and what you may do next."""
     from comity_client.cli.acts import act_document, act_lines
+    from comity_client.cli.dates import long_words, times_document
     from comity_client.cli.known import name_of
-    from comity_client.cli.online import find_exchange, with_desk
+    from comity_client.cli.online import find_exchange, moment, with_desk
+    from comity_client.cli.said import said_of
+    from comity_client.erasing import read_erased
     from comity_client.glance import outbox
     from comity_protocol.exchange import legal_events
 
@@ -87,8 +90,12 @@ def show_exchange(shell: Shell, exchange: str, brief: bool) -> None:
         if waiting:
             lines.append(f"on its way {', '.join(waiting)}; `comity sync` tells when it is sealed")
         steps: list[dict[str, object]] = []
+        times, erased = desk.times(), read_erased(desk.state)
+        said = said_of(desk, {step.envelope for step in one.steps})
+        lines += said.lines(lambda id_: name_of(id_, desk.profile, names))
         for step in one.steps:
-            opened = None if brief else desk.read(step.envelope)
+            gone = erased.get(step.envelope)
+            opened = None if brief or gone else desk.read(step.envelope)
             steps.append(
                 {
                     "envelope": step.envelope.hex(),
@@ -96,13 +103,25 @@ def show_exchange(shell: Shell, exchange: str, brief: bool) -> None:
                     "sender": step.sender.hex(),
                     "event": step.record.event.value,
                     "act": act_document(opened.act) if opened else None,
+                    "erased": {"basis": gone.basis, "at": gone.at} if gone else None,
+                    **times_document(times.get(step.envelope)),
                 }
             )
             sender = name_of(step.sender, desk.profile, names)
             lines += ["", f"-- {step.record.event.value} by {sender}, leaf {step.index}"]
+            lines.append(f"   {long_words(times.get(step.envelope))}")
+            if gone:
+                lines.append(f"   erased on {moment(gone.at)[:10]}, basis {gone.basis}")
             if opened:
                 lines += [f"   {line}".rstrip() for line in act_lines(opened.act)]
-        return {**_document(one), "next": nexts, "waiting": waiting, "steps": steps}, lines
+        document = {
+            **_document(one),
+            **said.document(),
+            "next": nexts,
+            "waiting": waiting,
+            "steps": steps,
+        }
+        return document, lines
 
     document, lines = with_desk(shell, do)
     shell.give("exchange", document, lines)

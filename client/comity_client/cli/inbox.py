@@ -7,9 +7,17 @@ import click
 from comity_client.cli.shell import Shell, Verb
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from comity_client.brackets import Times
     from comity_client.cli.known import Known
     from comity_client.desk import Desk
+    from comity_client.erasing import Erased
     from comity_client.glance import Glance
+    from comity_protocol.identifiers import EnvelopeId
+
+    Dated = Mapping[EnvelopeId, Times]
+    Gone = Mapping[EnvelopeId, Erased]
 
 _LINES_MAX = 10_000
 
@@ -23,7 +31,9 @@ def inbox(shell: Shell, is_all: bool, limit: int) -> None:
 
     `comity sync` brings what is new.
     """
+    from comity_client.brackets import read_times
     from comity_client.cli.known import Known
+    from comity_client.erasing import read_erased
     from comity_client.glance import inbox as look
 
     with Known.open(shell) as known:
@@ -32,10 +42,11 @@ def inbox(shell: Shell, is_all: bool, limit: int) -> None:
             for line in look(known.state, limit=limit)
             if is_all or line.sender != known.profile.desk
         ][::-1]
-        lines = [_line(known, line) for line in found]
-    shell.give(
-        "inbox", {"envelopes": [_document(line) for line in found]}, lines or ["nothing yet"]
-    )
+        times = read_times(known.state, known.genesis, {one.envelope for one in found})
+        erased = read_erased(known.state)
+        lines = [_line(known, one, times, erased) for one in found]
+    document = {"envelopes": [_document(one, times, erased) for one in found]}
+    shell.give("inbox", document, lines or ["nothing yet"])
 
 
 @click.command(cls=Verb)
@@ -72,19 +83,29 @@ def read(shell: Shell, envelope: str) -> None:
     shell.give("envelope", document, lines)
 
 
-def _line(known: "Known", line: "Glance") -> str:
+def _line(known: "Known", line: "Glance", times: "Dated", erased: "Gone") -> str:
+    from comity_client.cli.dates import short_words
     from comity_client.cli.online import moment
 
-    when = moment(line.sealed_at) if line.sealed_at is not None else "not sealed yet         "
+    time = times.get(line.envelope) if line.envelope else None
+    at = time.bracket.not_after if time and time.bracket else line.sealed_at
+    when = moment(at) if at is not None else "not sealed yet         "
     sender = known.name(line.sender) if line.sender else "unknown sender"
     event = line.event or "unreadable"
     ids = f"{_short(line.envelope)}  exchange {_short(line.exchange)}"
-    text = f"{when}  {event:<8} from {sender:<24} {ids}"
+    text = f"{when}  {event:<8} from {sender:<24} {ids}  {short_words(time)}".rstrip()
+    if line.envelope is not None and (gone := erased.get(line.envelope)):
+        return f"{text}\n  erased on {moment(gone.at)[:10]}, basis {gone.basis}"
     return f"{text}\n  refused: {line.text}" if line.refused else text
 
 
-def _document(line: "Glance") -> dict[str, object]:
+def _document(line: "Glance", times: "Dated", erased: "Gone") -> dict[str, object]:
+    from comity_client.cli.dates import times_document
+
+    gone = erased.get(line.envelope) if line.envelope else None
     return {
+        **times_document(times.get(line.envelope) if line.envelope else None),
+        "erased": {"basis": gone.basis, "at": gone.at} if gone else None,
         "counter": line.counter,
         "leaf_index": line.leaf_index,
         "envelope": line.envelope.hex() if line.envelope else None,

@@ -13,7 +13,9 @@ from comity_client.profile import STATE_FILE, Profile
 from comity_client.state import State, open_state
 from comity_protocol.chain import Desk
 from comity_protocol.directory import UnknownDeskError
+from comity_protocol.genesis import Genesis, parse_genesis
 from comity_protocol.identifiers import DeskId, short
+from comity_protocol.statements import SignedStatement
 
 DIGITS_MIN: Final = 8
 """Digits of a desk's id that stand for it; with fewer, a State's code such as DE would be one."""
@@ -42,6 +44,12 @@ class Known:
             yield cls(profile, state, {desk.id: desk for desk in state.desks()})
         finally:
             state.close()
+
+    @property
+    def genesis(self) -> Genesis | None:
+        """The deployment's genesis; None before the first synchronisation."""
+        signed = self.state.genesis()
+        return None if signed is None else parse_genesis(SignedStatement.parse(signed).payload)
 
     def desk(self, id_: DeskId) -> Desk:
         """Give a desk.

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from comity_client.census import BUNDLES_BEFORE_SENDING
+from comity_client.cli.dates import stamped_lines
 from comity_client.cli.exits import Exit
 from comity_client.cli.known import DIGITS_MIN, find_desk, name_of
 from comity_client.cli.shell import NotFoundError, Shell
@@ -51,7 +52,7 @@ def send(shell: Shell, seal: Callable[[Desk], EnvelopeId]) -> int:
         0 when the relay has it, 5 when the relay refused it, 6 when it is queued.
     """
 
-    async def do(desk: Desk) -> tuple[Status, str, str]:
+    async def do(desk: Desk) -> tuple[Status, str, str, list[str]]:
         is_online = await _sync(shell, desk)
         try:
             envelope = seal(desk)
@@ -64,9 +65,11 @@ def send(shell: Shell, seal: Callable[[Desk], EnvelopeId]) -> int:
         opened = desk.read(envelope)
         to = name_of(opened.core.counterpart, desk.profile, dict(desk.directory.desks))
         heading = f"{opened.record.event.value} to {to}"
-        return desk.status(envelope), heading, opened.record.exchange.hex()
+        status = desk.status(envelope)
+        more = stamped_lines(desk.stamped(envelope), status.envelope)
+        return status, heading, opened.record.exchange.hex(), more
 
-    status, heading, exchange = with_desk(shell, do)
+    status, heading, exchange, more = with_desk(shell, do)
     document = {**status_document(status), "exchange": exchange}
     shell.give(
         "sent",
@@ -76,6 +79,7 @@ def send(shell: Shell, seal: Callable[[Desk], EnvelopeId]) -> int:
             f"envelope  {status.envelope.hex()}",
             f"exchange  {exchange}",
             *status_lines(status),
+            *more,
         ],
     )
     return exit_of_status(status)
@@ -170,6 +174,8 @@ async def _sync(shell: Shell, desk: Desk) -> bool:
             await desk.fetch()
     except OfflineError as error:
         shell.hint(f"offline: {error}")
+        # Witnesses may answer where the relay does not.
+        await desk.stamp()
         return False
     return True
 

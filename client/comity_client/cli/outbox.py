@@ -59,6 +59,12 @@ def status(shell: Shell, envelope: str, until: str | None) -> int:
     Without --until it asks nobody: it tells what the last `comity sync` brought.
     """
     from comity_client.cli.acts import find_envelope
+    from comity_client.cli.dates import (
+        long_words,
+        stamped_document,
+        stamped_lines,
+        times_document,
+    )
     from comity_client.cli.online import (
         exit_of_status,
         status_document,
@@ -69,11 +75,21 @@ def status(shell: Shell, envelope: str, until: str | None) -> int:
 
     id_ = find_envelope(shell, envelope)
 
-    async def do(desk: "Desk") -> "Status":
+    async def do(desk: "Desk") -> "tuple[Status, dict[str, object], list[str]]":
         if until is not None:
             await wait_until(shell, desk, id_, until)
-        return desk.status(id_)
+        found, stamped = desk.status(id_), desk.stamped(id_)
+        times = desk.times().get(found.envelope)
+        document = {
+            **status_document(found),
+            **times_document(times),
+            "stamps": stamped_document(stamped),
+        }
+        lines = [*status_lines(found), *stamped_lines(stamped, found.envelope)]
+        if found.sealed_at is not None:
+            lines.append(long_words(times))
+        return found, document, lines
 
-    found = with_desk(shell, do)
-    shell.give("status", status_document(found), status_lines(found))
+    found, document, lines = with_desk(shell, do)
+    shell.give("status", document, lines)
     return exit_of_status(found)

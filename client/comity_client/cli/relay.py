@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comity_client.cli.shell import Shell, read_file
-from comity_client.profile import Deployment
+from comity_client.profile import PROFILE_FILE, STATE_FILE, Deployment
 from comity_protocol.errors import VerificationError
 from comity_protocol.genesis import Genesis, verify_genesis
 from comity_protocol.limits import STATEMENT_BYTES_MAX
-from comity_protocol.receipts import verify_promise
+from comity_protocol.receipts import Promise, Signed, verify_promise
 from comity_protocol.statements import SignedStatement
 
 
@@ -49,7 +49,8 @@ def post(
         VerificationError: A promise is not the relay's.
     """
     with shell.step("publishing"):
-        asyncio.run(_post(deployment, genesis, statements))
+        promises = asyncio.run(_post(deployment, genesis, statements))
+    _keep(shell, deployment, statements, promises)
 
 
 async def _get_genesis(deployment: Deployment) -> SignedStatement:
@@ -61,10 +62,39 @@ async def _get_genesis(deployment: Deployment) -> SignedStatement:
 
 async def _post(
     deployment: Deployment, genesis: Genesis, statements: Sequence[SignedStatement]
-) -> None:
+) -> list[Signed]:
     from comity_client.transport import RelayClient
 
+    promises = []
     async with RelayClient(deployment.url) as relay:
         for signed in statements:
             promise = await relay.post_statement(signed)
             verify_promise(promise, genesis.relay_key, signed.hash)
+            promises.append(promise)
+    return promises
+
+
+def _keep(
+    shell: Shell,
+    deployment: Deployment,
+    statements: Sequence[SignedStatement],
+    promises: Sequence[Signed],
+) -> None:
+    """Keep what was published, with its boxes, when this is a device of the deployment.
+
+    A custodian without a device has the file.
+    """
+    from comity_client.cli.known import Known
+    from comity_client.keeping import Keeping, Kind, Posted
+
+    if not (shell.folder / PROFILE_FILE).exists() or not (shell.folder / STATE_FILE).exists():
+        return
+    if shell.read_profile().deployment.genesis_hash != deployment.genesis_hash:
+        return
+    # SPEC [B-14]: what the relay promised is kept as it was posted.
+    with Known.open(shell) as known:
+        keeping = Keeping(known.state)
+        for signed, answer in zip(statements, promises, strict=True):
+            what = signed.hash
+            keeping.add(Posted(kind=Kind.STATEMENT, tag=what, what=what, data=signed.serialize()))
+            keeping.promised(what, answer, Promise.parse(answer.payload))

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from comity_client.desk import Desk
 
 _WAIT_SECONDS_MAX = 30
+_TOLD_SECONDS = 7 * 86_400
+"""For so long every synchronisation tells that the relay was restored."""
 
 
 @click.command(cls=Verb)
@@ -25,7 +27,9 @@ def sync(shell: Shell, wait: int) -> int:
     """Exchange everything with the relay: directory, outbox, inbox, receipts."""
     from comity_client.census import BUNDLES_BEFORE_SENDING
     from comity_client.cli.exits import Exit
+    from comity_client.cli.known import Known
     from comity_client.cli.online import with_desk
+    from comity_client.cli.said import restored_lines
 
     async def do(desk: "Desk") -> dict[str, int]:
         with shell.step("synchronising the directory"):
@@ -50,7 +54,10 @@ def sync(shell: Shell, wait: int) -> int:
         }
 
     counts = with_desk(shell, do)
+    with Known.open(shell) as known:
+        restores = restored_lines(known.state, shell.now() - _TOLD_SECONDS)
     lines = [
+        *restores,
         f"{counts['desks']} desks, {counts['sent']} sent, {counts['received']} received",
         *([f"{counts['queued']} still queued"] if counts["queued"] else []),
         *(
@@ -63,7 +70,7 @@ def sync(shell: Shell, wait: int) -> int:
             if counts["entries_counted"] < counts["entries"]
             else []
         ),
-        *([f"{counts['alarms']} alarms; see `comity doctor`"] if counts["alarms"] else []),
+        *([f"{counts['alarms']} alarms; see `comity alarm list`"] if counts["alarms"] else []),
     ]
     shell.give("sync", counts, lines)
     return Exit.UNVERIFIED if counts["alarms"] else Exit.OK
