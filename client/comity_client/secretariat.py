@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 
 from comity_client.brackets import read_calendar
 from comity_client.desk import Desk
+from comity_client.seeds import NoKeyError
 from comity_protocol.counting import Clock, Delivery, Fault, Statistics, Unaccounted, count
 from comity_protocol.errors import ComityError, OpenError
 from comity_protocol.exchange import Step
@@ -16,7 +17,16 @@ from comity_protocol.identifiers import DeskId, EnvelopeId
 
 
 def audited(desk: Desk) -> tuple[tuple[Step, ...], tuple[Unaccounted, ...]]:
-    """Give every act that this desk audits, verified, and every envelope that it cannot count."""
+    """Give every act that this desk audits, verified, and every envelope that it cannot count.
+
+    Raises:
+        NoKeyError: This device was not given its own desk's keys, so that it cannot tell what
+            others hid from it.
+    """
+    gone = {
+        row[0]
+        for row in desk.state.connection.execute("SELECT envelope FROM inbox WHERE audit = x''")
+    }
     steps: list[Step] = []
     unaccounted: list[Unaccounted] = []
     for line in desk.inbox():
@@ -26,8 +36,15 @@ def audited(desk: Desk) -> tuple[tuple[Step, ...], tuple[Unaccounted, ...]]:
         if desk.profile.desk in (line.sender, line.receiver):
             # An act of the secretariat's own exchanges is not one that it audits.
             continue
+        if line.envelope in gone:
+            # Erased by this desk, or ended at the relay: no sender has a hand in that.
+            fault = Fault.GONE
+            unaccounted.append(Unaccounted(line.leaf_index, line.envelope, line.sender, fault))
+            continue
         try:
             opened = desk.read(line.envelope)
+        except NoKeyError:
+            raise
         except ComityError as error:
             # SPEC [N-4]: an audit part that does not open counts against its sender.
             fault = Fault.UNOPENED if isinstance(error, OpenError) else Fault.UNVERIFIED

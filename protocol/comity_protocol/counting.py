@@ -113,13 +113,16 @@ class Delivery:
 
 
 class Fault(Enum):
-    """Why an auditor cannot count an envelope that its sender owes it."""
+    """Why an auditor cannot count an envelope."""
 
     UNOPENED = "unopened"
     """The auditor's wrap or the audit part does not open."""
 
     UNVERIFIED = "unverified"
     """It opens and is no audit record."""
+
+    GONE = "gone"
+    """The auditor's own copy was erased or has ended: listed, and counted against nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class Unaccounted:
 
     Attributes:
         index: Leaf index of the envelope.
-        sender: The desk that it counts against.
+        sender: The desk that it counts against, unless the copy is gone.
     """
 
     index: int
@@ -395,7 +398,7 @@ def count(
     dark = outages(at for at in clock.published if at <= clock.as_of)
     received = _first_receipts(deliveries, clock)
     # SPEC [N-4]: what does not open counts against its sender and is listed.
-    charged = Counter(party[one.sender] for one in missing)
+    charged = Counter(party[one.sender] for one in missing if one.fault is not Fault.GONE)
     return Statistics(
         size=clock.size,
         as_of=clock.as_of,

@@ -1,19 +1,25 @@
 """A secretariat counts what it was given, and what it was not given it counts too."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from sqlite3 import connect
+
+import pytest
 
 from comity_client.desk import Desk
 from comity_client.drafts import Draft
+from comity_client.profile import STATE_FILE
 from comity_client.secretariat import statistics
+from comity_client.seeds import NoKeyError
 from comity_protocol.core import Core
 from comity_protocol.counting import Fault, Unaccounted, digest_of
 from comity_protocol.envelope import Sealed
 from comity_protocol.identifiers import DeskId
 from comity_protocol.keys import Context, random_bytes
+from comity_protocol.notices import EraseBasis
 from support.desks import LEAD, enrol, open_desk
 from support.relay import Relay, audited_world, relay
 from support.world import Member, lead
@@ -120,3 +126,35 @@ async def test_an_act_that_the_machine_refused_is_counted_apart(tmp_path: Path) 
         (row,) = (await statistics(here.secretariat)).rows
 
         assert (row.refused_steps, row.state) == (1, "submitted")
+
+
+async def test_a_record_that_this_desk_erased_counts_against_nobody(tmp_path: Path) -> None:
+    """[N-4] The secretariat's own retention is no fault of the sender."""
+    async with region(tmp_path) as here:
+        here.alice.lead(here.receiver, LEAD)
+        await here.alice.flush()
+        await here.secretariat.fetch()
+        (exchange,) = here.secretariat.exchanges()
+        await here.secretariat.erase(exchange.id, EraseBasis.RETENTION)
+
+        counted = await statistics(here.secretariat)
+
+        assert [one.fault for one in counted.unaccounted] == [Fault.GONE]
+        assert counted.charged == ()
+
+
+async def test_a_device_without_its_desks_keys_accuses_nobody(tmp_path: Path) -> None:
+    """[N-4] A new device of the secretariat that was never given a key cannot tell who hides."""
+    async with region(tmp_path) as here:
+        here.alice.lead(here.receiver, LEAD)
+        await here.alice.flush()
+        await here.secretariat.fetch()
+        member = here.relay.world.active(here.secretariat.profile.desk)[0]
+        clock = here.relay.clock
+    with closing(connect(tmp_path / "s" / STATE_FILE)) as connection, connection:
+        connection.execute("DELETE FROM boxes")
+        connection.execute("DELETE FROM previous")
+    opened, _ = open_desk(tmp_path / "s", member, clock)
+    async with opened as desk:
+        with pytest.raises(NoKeyError):
+            await statistics(desk, is_online=False)

@@ -320,6 +320,15 @@ def test_what_does_not_open_is_listed_and_counts_against_its_sender() -> None:
     assert statistics.totals.open == 1
 
 
+def test_a_copy_that_is_gone_is_listed_and_counts_against_nobody() -> None:
+    """[N-4] The auditor's own retention is no fault of the sender."""
+    gone = Unaccounted(5, name(5), ASKER, Fault.GONE)
+    statistics = counted(steps_of(), unaccounted=[gone])
+
+    assert statistics.unaccounted == (gone,)
+    assert statistics.charged == ()
+
+
 def test_nothing_is_both_counted_and_unaccounted_for() -> None:
     """[N-4]"""
     with pytest.raises(ValueError, match="leaf 60 is counted and unaccounted for"):
