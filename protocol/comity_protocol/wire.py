@@ -24,6 +24,7 @@ COVERING: Final = "/v1/covering"
 LEAVES: Final = "/v1/leaves"
 CHECKPOINTS: Final = "/v1/checkpoints"
 ANCHORS: Final = "/v1/anchors"
+VACANCIES: Final = "/v1/vacancies"
 WITNESS_LINK: Final = "/v1/witness-link"
 SOCKET: Final = "/v1/socket"
 NONCE: Final = "/v1/nonce"
@@ -150,6 +151,12 @@ PROBLEMS: Final = MappingProxyType(
             503,
             "the relay has more waiting than it may hold",
             "wait for the time in Retry-After and send the same again; nothing is lost",
+        ),
+        "repairing": Problem(
+            503,
+            "the relay takes back what a restore of its database lost",
+            "send again what this device sent in the last 35 days, then the same again; nothing is"
+            " lost",
         ),
         "draining": Problem(
             503, "the relay is stopping", "send the same again in a few seconds; nothing is lost"

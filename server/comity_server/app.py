@@ -24,14 +24,25 @@ from comity_protocol.statements import SignedStatement
 from comity_server import middlewares, observe
 from comity_server.anchors import Anchors
 from comity_server.context import CONTEXT, Context
-from comity_server.handlers import envelopes, health, links, log, mailbox, notices, statements
+from comity_server.handlers import (
+    envelopes,
+    health,
+    links,
+    log,
+    mailbox,
+    notices,
+    statements,
+    vacancies,
+)
 from comity_server.keyfiles import check_keys
 from comity_server.log import Log
 from comity_server.members import Members
 from comity_server.metrics import Metrics
+from comity_server.mirrors import Mirror
 from comity_server.notices import Notices
 from comity_server.publisher import Publisher
 from comity_server.relay import Relay
+from comity_server.repair import Repairer
 from comity_server.retention import Retention
 from comity_server.settings import Settings, SettingsError
 from comity_server.signer import LogSigner, Signer, SignerState
@@ -71,6 +82,7 @@ def make_app(context: Context) -> web.Application:
             # Receiving.
             get(wire.MAILBOX, mailbox.get_mailbox),
             get(wire.RECEIPTS, mailbox.get_receipts),
+            get(wire.VACANCIES, vacancies.get_vacancies),
             get(wire.NOTICES, notices.get_notices),
             get(wire.WRAPS + "/{envelope}", envelopes.get_wrap),
             get(wire.SOCKET, get_socket),
@@ -174,12 +186,26 @@ async def running(
             metrics=metrics,
             clock=clock,
         )
+        repairer = Repairer(
+            relay=relay,
+            notices=notices_,
+            signer=signer,
+            witnesses=context.witnesses,
+            mirrors=_mirrors(founding, settings, session),
+            clear=publisher.clear,
+            publish=publisher.publish,
+            genesis=founding,
+            key=relay_key,
+            settings=settings,
+            metrics=metrics,
+        )
         await publisher.show()
+        await repairer.begin()
         await relay.poll()
         # Before anything is served: the database may be one that was put back.
         await notices_.carry_out()
-        await retention.expire()
-        async with _background(relay.run(), publisher.run(), retention.run()):
+        await retention.begin()
+        async with _background(relay.run(), publisher.run(), retention.run(), repairer.run()):
             yield context
             await relay.drain(settings.drain_seconds)
         await relay.close()
@@ -304,3 +330,9 @@ def _witnesses(
             for url in _addresses(genesis, settings)
         ]
     )
+
+
+def _mirrors(genesis: Genesis, settings: Settings, session: ClientSession) -> list[Mirror]:
+    """Give the mirrors that are named, and the witnesses, which may be mirrors too."""
+    urls = dict.fromkeys((*settings.mirrors, *_addresses(genesis, settings)))
+    return [Mirror(url, session, settings.checkpoint_wait_seconds) for url in urls]

@@ -85,6 +85,12 @@ class Metrics:
             "comity_rows_parked", "Pending rows that could not be integrated", registry=registry
         )
 
+        self.vacancies: Final = Gauge(
+            "comity_repair_vacancies",
+            "Entries of a restored database for which nothing came back yet",
+            registry=registry,
+        )
+
     def text(self) -> bytes:
         """Give the page that Prometheus reads."""
         return generate_latest(self._registry)

@@ -15,6 +15,7 @@ Rules:
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from comity_protocol.core import Core
@@ -68,6 +69,8 @@ class Notices:
             Refused: It is not the caller's, one of its envelopes is not the desk's or is on hold,
                 or it cannot be taken now.
         """
+        if self._relay.gate is not None:
+            return await self._relay.gate.accept_notice(data, caller)
         self._relay.take_quota(caller, len(data))
         signed = Signed.parse(data, NOTICE_BYTES_MAX)
         async with self._accepting:
@@ -93,6 +96,16 @@ class Notices:
                 except DirectoryMovedError:
                     await self._relay.members.refresh()
         raise Refused("busy", "the directory kept moving", retry_after=1)
+
+    async def do_again(self, row: NoticeRow, envelopes: Sequence[bytes]) -> None:
+        """Do what a notice says that came back after a restore.
+
+        Raises:
+            OnHoldError: It is an erasure, and one of the envelopes is on hold.
+        """
+        again = replace(row, envelope_ids=tuple(envelopes))
+        async with self._accepting:
+            await self._relay.store.carry_out(again, bury=self._bury)
 
     async def carry_out(self) -> int:
         """Erase whatever has a tombstone; give how many copies were still there.

@@ -4,7 +4,7 @@ When nothing was added the last head is cosigned again, as a heartbeat: an outag
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from comity_protocol.checkpoint import (
@@ -116,27 +116,34 @@ class Publisher:
         try:
             return await self._signer.sign()
         except SignerNotClearedError:
-            await self._clear()
+            await self.clear()
             return await self._signer.sign()
 
-    async def _clear(self) -> None:
+    async def clear(self, shown: Sequence[bytes] = ()) -> None:
         """Show the signer what the witnesses know: a checkpoint that they cosign at this moment.
 
-        It is the one of the signer's memory, or a newer one that is published when that memory is
-        lost or older.
+        It is the one of the signer's memory, or a newer one when that memory is lost or older.
+
+        Args:
+            shown: Notes that mirrors have shown, signed by the log.
+
+        Raises:
+            SignerError: The signer refuses.
+            ComityError: A note is not the log's, or the database is not whole.
         """
-        note = await self._signer.probe()
-        sizes = await self._witnesses.ask(note)
+        probe = await self._signer.probe()
+        sizes = await self._witnesses.ask(probe)
         newest = await self._relay.store.newest_checkpoint()
-        if newest is not None and newest.size > open_checkpoint(note, self._key).size:
-            note = newest.note
+        published = () if newest is None else (newest.note,)
+        notes = {self._size_of(note): note for note in (*shown, *published, probe)}
+        size = max(notes)
         lines = await self._witnesses.cosign(
-            note,
-            open_checkpoint(note, self._key).size,
-            self._log.consistency,
-            is_enough=self._leaves_no_quorum,
+            notes[size], size, self._log.consistency, is_enough=self._leaves_no_quorum
         )
-        await self._signer.clear(add_signatures(note, lines), sizes)
+        await self._signer.clear(add_signatures(notes[size], lines), sizes)
+
+    def _size_of(self, note: bytes) -> int:
+        return open_checkpoint(note, self._key).size
 
     def _leaves_no_quorum(self, names: Collection[str]) -> bool:
         """Whether all the other witnesses together are no quorum."""

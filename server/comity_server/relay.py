@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
 from comity_protocol.core import Core, Kind, core_hash
 from comity_protocol.envelope import parse_upload
@@ -110,6 +110,29 @@ class Held:
     auditors: tuple[bytes, ...]
 
 
+class Gate(Protocol):
+    """Stands before the pipeline until it is known where the log stands; see ``repair``."""
+
+    @property
+    def is_repairing(self) -> bool:
+        """Whether only what a restored database lost is taken; else everything waits in order."""
+
+    def offer_envelope(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
+        """Take an envelope that was lost."""
+
+    def offer_receipt(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
+        """Take a receipt, likewise."""
+
+    async def accept_statement(self, data: bytes) -> Signed:
+        """Take a statement, likewise."""
+
+    async def accept_notice(self, data: bytes, caller: Caller) -> Signed:
+        """Take a notice, likewise."""
+
+    def require_whole(self) -> None:
+        """Refuse what cannot be answered from a database that is not whole."""
+
+
 class Relay:
     """Accepts envelopes, receipts and statements."""
 
@@ -144,6 +167,7 @@ class Relay:
         self.erased: Final = asyncio.Event()
         self.is_stopping = False
         self.is_holder = False
+        self.gate: Gate | None = None
         self.size = 0
         self._key: Final = key
         self._settings: Final = settings
@@ -173,6 +197,14 @@ class Relay:
         members.listen(self.hub.recheck)
         metrics.queue_entries.set_function(lambda: self._entries)
 
+    @property
+    def integrates(self) -> bool:
+        """Whether this process gives places: it holds the lease, and the log is known to be whole.
+
+        What is accepted otherwise waits, so that no place is given twice after a restore.
+        """
+        return self.is_holder and self.gate is None
+
     # What handlers call.
 
     def offer_envelope(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
@@ -182,11 +214,15 @@ class Relay:
             ComityError: It cannot be read, or a part is not the one that its core names.
             Refused: The queue is full, the quota is used up, or the relay stops.
         """
+        if self.gate is not None and self.gate.is_repairing:
+            return self.gate.offer_envelope(data, caller)
         self.take_quota(caller, len(data))
         return self._enqueue(Posted(*parse_upload(data)), len(data), caller)
 
     def offer_receipt(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
         """Take a receipt, likewise."""
+        if self.gate is not None and self.gate.is_repairing:
+            return self.gate.offer_receipt(data, caller)
         self.take_quota(caller, len(data))
         return self._enqueue(Signed.parse(data), len(data), caller)
 
@@ -198,6 +234,8 @@ class Relay:
             Refused: Too many statements arrive, or the directory keeps moving.
         """
         self._require_running()
+        if self.gate is not None:
+            return await self.gate.accept_statement(data)
         now = self.clock()
         if wait := self._statements.wait(1, now):
             raise Refused("quota", "too many statements for now", retry_after=int(wait) + 1)
@@ -269,7 +307,7 @@ class Relay:
         now = int(self.clock())
         until = now + int(LEASE_POLLS * self._settings.poll_seconds) + 1
         self.is_holder = await self.store.take_lease(LEASE, self._holder, until=until, now=now)
-        if self.is_holder:
+        if self.integrates:
             for _ in range(BACKLOG_ROUNDS_MAX):
                 done = await self.store.integrate()
                 self.publish(done)
@@ -492,10 +530,10 @@ class Relay:
             match entry.checked:
                 case CheckedEnvelope() as checked:
                     order.append((entry, True, len(envelopes)))
-                    envelopes.append(_envelope_row(checked, self._key))
+                    envelopes.append(envelope_row(checked, self._key))
                 case CheckedReceipt() as checked:
                     order.append((entry, False, len(receipts)))
-                    receipts.append(_receipt_row(checked, entry.held))
+                    receipts.append(receipt_row(checked, entry.held))
                 case None:
                     raise AssertionError("an entry was to be committed that was not checked")
         started = perf_counter()
@@ -503,7 +541,7 @@ class Relay:
             envelopes,
             receipts,
             statements=view.ordinal,
-            integrate=self.is_holder,
+            integrate=self.integrates,
             erasures=batch[0].erasures,
         )
         # SPEC [R-1]: the relay acknowledges only after a durable commit. Nothing above this line
@@ -623,7 +661,8 @@ def _check_batch(
     return refusals
 
 
-def _envelope_row(checked: CheckedEnvelope, key: FastKey) -> EnvelopeRow:
+def envelope_row(checked: CheckedEnvelope, key: FastKey) -> EnvelopeRow:
+    """Write an envelope as the store keeps it; ``key`` is the relay's, for the blind."""
     upload, core = checked.upload, checked.core
     wraps = upload.wraps or (None,) * len(core.to)
     return EnvelopeRow(
@@ -646,7 +685,8 @@ def _envelope_row(checked: CheckedEnvelope, key: FastKey) -> EnvelopeRow:
     )
 
 
-def _receipt_row(checked: CheckedReceipt, held: Held | None) -> ReceiptRow:
+def receipt_row(checked: CheckedReceipt, held: Held | None) -> ReceiptRow:
+    """Write a receipt as the store keeps it."""
     if held is None:
         raise AssertionError("a receipt was to be committed for nobody")
     return ReceiptRow(

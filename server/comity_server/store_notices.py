@@ -65,7 +65,7 @@ def read_notices(
             _ABOUT, {"desk": reader, "after": after_index, "limit": limit}
         )
     }
-    return [_notice(rows[index]) for index in sorted(rows)[:limit]]
+    return [notice_of(rows[index]) for index in sorted(rows)[:limit]]
 
 
 def find_notices(
@@ -73,10 +73,11 @@ def find_notices(
 ) -> dict[bytes, NoticeRow]:
     """Read those of these notices that are there, by hash."""
     rows = connection.execute(select(notices).where(among(notices.c.hash, hashes)))
-    return {row.hash: _notice(row) for row in rows}
+    return {row.hash: notice_of(row) for row in rows}
 
 
-def _notice(row: _Row) -> NoticeRow:
+def notice_of(row: _Row) -> NoticeRow:
+    """Make a notice of a row of its table."""
     return NoticeRow(
         hash=row.hash,
         payload=row.payload,

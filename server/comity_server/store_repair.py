@@ -32,12 +32,14 @@ from comity_protocol.leaves import (
     tags_of_promise,
 )
 from comity_protocol.merkle import Frontier, leaf_hash
+from comity_server import store_notices as given
 from comity_server import store_reads as reads
 from comity_server import tables
 from comity_server.store import (
     DirectoryMovedError,
     EnvelopeRow,
     Head,
+    Kind,
     NoticeRow,
     Placed,
     ReceiptRow,
@@ -50,6 +52,12 @@ from comity_server.vacancies import Repair, Vacancy, find_counters
 _INCARNATION_BYTES: Final = 16
 _REFILLED: Final = 512
 """Pending rows that are looked at together."""
+
+_KINDS: Final = {
+    StatementRow: Kind.STATEMENT,
+    ReceiptRow: Kind.RECEIPT,
+    NoticeRow: Kind.NOTICE,
+}
 
 Result = TypeVar("Result")
 
@@ -115,6 +123,11 @@ class RepairingStore(ABC):
         """See ``Store.fill``."""
         return await self._change(lambda c: self._fill(c, row, statements))
 
+    async def stored(self, kind: Kind, key: bytes) -> Row | None:
+        """See ``Store.stored``."""
+        found = await self._ask(lambda c: self._load(c, [_Entry(kind, key)]))
+        return found.get(key)
+
     async def end_repair(self) -> bool:
         """See ``Store.end_repair``."""
         query = update(tables.repair).values(until=0)
@@ -123,6 +136,10 @@ class RepairingStore(ABC):
     async def place(self, limit: int) -> Placed:
         """See ``Store.place``."""
         return await self._change(lambda c: self._place(c, limit))
+
+    async def notices_since(self, index: int, limit: int) -> list[NoticeRow]:
+        """See ``Store.notices_since``."""
+        return await self._ask(lambda c: _read_notices_since(c, index, limit))
 
     async def settle(self, desks: Collection[bytes], *, at: int) -> Repair:
         """See ``Store.settle``."""
@@ -286,8 +303,7 @@ class RepairingStore(ABC):
         """Find what is stored under the id of a row."""
         if isinstance(row, EnvelopeRow):
             return reads.find_envelopes(connection, self._among, [row.id]).get(row.id)
-        kind = {StatementRow: "statement", ReceiptRow: "receipt", NoticeRow: "notice"}[type(row)]
-        return self._load(connection, [_Entry(kind, row.hash)]).get(row.hash)
+        return self._load(connection, [_Entry(_KINDS[type(row)], row.hash)]).get(row.hash)
 
     # Counters.
 
@@ -304,9 +320,7 @@ class RepairingStore(ABC):
             return Placed((), (), is_done=True)
         keys = [vacancy.key for vacancy in found if vacancy.key is not None]
         rows = reads.find_envelopes(connection, self._among, keys) if keys else {}
-        mail = self._mail(
-            connection, {to.desk for row in rows.values() for to in row.recipients}
-        )
+        mail = self._mail(connection, {to.desk for row in rows.values() for to in row.recipients})
         placed: list[EnvelopeRow] = []
         refused: list[bytes] = []
         for vacancy in found:
@@ -405,7 +419,7 @@ class RepairingStore(ABC):
 class _Entry:
     """What ``SqlStore._load`` reads of a pending row."""
 
-    kind: str
+    kind: Kind
     key: bytes
 
 
@@ -524,6 +538,12 @@ def _read_missing(connection: Connection, limit: int) -> list[bytes]:
         .limit(limit)
     )
     return list(connection.execute(query).scalars())
+
+
+def _read_notices_since(connection: Connection, index: int, limit: int) -> list[NoticeRow]:
+    query = select(tables.notices).where(tables.notices.c.leaf_index >= index)
+    rows = connection.execute(query.order_by(tables.notices.c.leaf_index).limit(limit))
+    return [given.notice_of(row) for row in rows]
 
 
 def _close(connection: Connection) -> None:

@@ -195,6 +195,16 @@ class SqlStore(RepairingStore):
         """See ``Store.accept_notice``."""
         return await self._change(lambda c: self._accept_notice(c, row, statements, bury))
 
+    async def carry_out(self, row: NoticeRow, *, bury: Callable[[Sequence[Copy]], None]) -> None:
+        """See ``Store.carry_out``."""
+
+        def work(connection: Connection) -> None:
+            self._hold_directory(connection)
+            lock_log(connection)
+            self._carry_out(connection, row, bury)
+
+        await self._change(work)
+
     async def erase(self, copies: Sequence[Copy]) -> int:
         """See ``Store.erase``."""
         return await self._change(lambda c: self._erase(c, copies))

@@ -24,6 +24,19 @@ async def get_readyz(request: web.Request) -> web.Response:
     if context.is_stopping:
         raise Refused("draining", "the relay is stopping", retry_after=2)
     await context.store.head()
+    repair = await context.store.repair()
+    if repair is not None:
+        raise Refused(
+            "repairing",
+            "the database was restored",
+            members={
+                "had": repair.had,
+                "size": repair.size,
+                "vacancies": repair.open,
+                "until": repair.until,
+            },
+            retry_after=2,
+        )
     return replies.text("ok\n")
 
 

@@ -64,6 +64,8 @@ async def when_there(
     context: Context, caller: Caller, wait: int, read: Callable[[], Awaitable[list[Item]]]
 ) -> list[Item]:
     """Read until something is there or the wait is over."""
+    if context.relay.gate is not None:
+        context.relay.gate.require_whole()
     items = await read()
     if items or not wait:
         return items

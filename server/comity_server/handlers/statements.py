@@ -53,6 +53,9 @@ async def get_statements(request: web.Request) -> web.Response:
         rows = await context.store.statements(after, limit)
         bare: list[Value] = [_item(row, ()) for row in rows if row.leaf_index is not None]
         return replies.binary({"note": b"", "size": 0, "items": bare})
+    if context.relay.gate is not None:
+        # A member would take what is not back yet for a statement that is withheld.
+        context.relay.gate.require_whole()
     newest = context.log.newest()
     rows = await context.store.statements(after, limit, below_index=newest.size)
     items: list[Value] = [
