@@ -35,8 +35,12 @@ from comity_protocol.wire import WITNESS_LINK
 from comity_protocol.witness_link import ASK_BYTES_MAX, Ask, Challenge, LinkAnswer, Proof
 
 PAUSE_SECONDS_MIN: Final = 1.0
-HEARTBEAT_SECONDS: Final = 25.0
-"""A link that carries nothing for so long is asked whether it lives, and given up if not."""
+HEARTBEAT_SECONDS: Final = 240.0
+"""A link that carries nothing for so long is asked whether it lives, and given up if not.
+
+Below the five minutes after which common gateways forget a connection; more often would cost a
+light witness more than all cosignatures.
+"""
 
 CLOSE_SECONDS_MAX: Final = 2.0
 

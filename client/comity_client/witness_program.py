@@ -185,7 +185,7 @@ async def _assemble(
         if mirror is not None:
             mirror.take_note(note, genesis)
 
-    watch = Watch(relay, state, key, log, follow)
+    watch = Watch(relay, state, key, log, follow, is_close=mirror is not None)
     witness = Witness(
         state,
         key,

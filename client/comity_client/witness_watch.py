@@ -21,8 +21,8 @@ from comity_protocol.checkpoint import Checkpoint, cosignatures
 from comity_protocol.errors import ComityError
 from comity_protocol.signed_note import VerifierKey, parse_note
 
-LOOK_SECONDS_MAX: Final = 300.0
-"""Longest time between two looks."""
+LOOK_SECONDS_MAX: Final = 3_600.0
+"""Longest time between two looks; each costs a light witness more than a cosignature."""
 
 SETTLE_SECONDS: Final = 1.0
 """After a cosignature, for the relay to have the others' and to publish."""
@@ -45,7 +45,7 @@ class CheckpointSource(Protocol):
 
 
 class Watch:
-    """Looks when it starts, soon after each cosignature, and now and then."""
+    """Looks when it starts and every hour; for a mirror also soon after each cosignature."""
 
     def __init__(
         self,
@@ -54,6 +54,8 @@ class Watch:
         key: WitnessKey,
         log: VerifierKey,
         use: Callable[[bytes], Awaitable[None]] | None = None,
+        *,
+        is_close: bool = True,
     ) -> None:
         """Take what to look at.
 
@@ -64,12 +66,15 @@ class Watch:
             log: the log that it watches.
             use: gets every published note that holds no surprise, not otherwise verified; may
                 raise a `ComityError`, which is reported.
+            is_close: whether to look soon after each cosignature, as a mirror does to show what is
+                published.
         """
         self._source: Final = source
         self._state: Final = state
         self._key: Final = key
         self._log: Final = log
         self._use: Final = use
+        self._is_close: Final = is_close
         self._soon: Final = asyncio.Event()
         self._has_looked = False
 
@@ -95,8 +100,9 @@ class Watch:
             self._soon.clear()
 
     def look_soon(self) -> None:
-        """Look again in a moment, because something was cosigned."""
-        self._soon.set()
+        """Something was cosigned and will be published in a moment; a mirror wants to see it."""
+        if self._is_close:
+            self._soon.set()
 
     async def require_looked(self) -> None:
         """Look, unless that was done since the start; nothing is cosigned before.

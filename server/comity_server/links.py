@@ -18,6 +18,9 @@ from comity_protocol.limits import WITNESS_LINK_ASKS_MAX
 from comity_protocol.witness_link import NUMBER_MAX, Ask, LinkAnswer
 from comity_server.witnesses import Reply
 
+SILENT_MAX: Final = 3
+"""Questions in a row without an answer in time, after which nobody seems to be there any more."""
+
 
 class Sender(Protocol):
     """What frames are written to."""
@@ -37,6 +40,7 @@ class LinkChannel:
         self._seconds_max: Final = seconds_max
         self._numbers: Final = count(1)
         self._newest = 0
+        self._silent = 0
         self._asked: Final[dict[int, asyncio.Future[Reply]]] = {}
 
     @property
@@ -55,9 +59,16 @@ class LinkChannel:
         try:
             async with asyncio.timeout(self._seconds_max):
                 await self._sender.send_bytes(Ask(number, path, body).serialize())
-                return await answer
+                reply = await answer
+        except TimeoutError:
+            self._silent += 1
+            if self._silent >= SILENT_MAX:
+                self.end()
+            raise
         finally:
             self._asked.pop(number, None)
+        self._silent = 0
+        return reply
 
     def take(self, frame: bytes) -> None:
         """Take a frame from the witness.

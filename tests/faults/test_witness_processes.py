@@ -159,6 +159,7 @@ async def test_mirrors_without_a_port_of_their_own_hold_the_log_after_kills(
         for step in range(2):
             async with deployed.witness(one, *mirror) as witness:
                 assert "address" not in await witness.ready()
+                await deployed.covered()
                 await deployed.post(3)
                 if step:
                     await deployed.covered()

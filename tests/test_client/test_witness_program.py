@@ -163,7 +163,8 @@ async def test_a_folder_put_back_from_a_backup_stops_the_program_for_ever(
         give_key(tmp_path / "other", other, world)
         async with running(calling(tmp_path / "other", other, one), one.clock):
             async with running(calling(tmp_path / "w", name, one), one.clock):
-                await wait_until(lambda: one.context.log.size > 0)
+                await wait_until(lambda: one.context.relay.gate is None)
+                await one.seal()
             shutil.copytree(tmp_path / "w", tmp_path / "backup")
             async with running(calling(tmp_path / "w", name, one), one.clock):
                 await one.publish()

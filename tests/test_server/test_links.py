@@ -26,7 +26,7 @@ from comity_protocol.merkle import SIZE_MAX
 from comity_protocol.wire import WITNESS_LINK
 from comity_protocol.witness_link import ANSWER_BYTES_MAX, Ask, Challenge, LinkAnswer, Proof
 from comity_server.handlers import links as handler
-from comity_server.links import LinkChannel
+from comity_server.links import SILENT_MAX, LinkChannel
 from support.relay import Relay, relay, small_world, wait_until
 from support.world import World
 
@@ -124,6 +124,7 @@ async def test_a_relay_that_can_call_no_witness_is_witnessed_over_links(tmp_path
         relay(tmp_path, world, witnesses=0, witness_links=True) as running,
         linked(running, tmp_path, *names[:2]),
     ):
+        await wait_until(lambda: running.context.relay.gate is None)
         await running.publish()
         note = running.context.log.newest().note
 
@@ -430,6 +431,17 @@ async def test_a_link_that_ends_tells_who_waits() -> None:
         await asking
     with pytest.raises(ConnectionError):
         await channel.post("/add-checkpoint", b"")
+
+
+async def test_a_link_over_which_nobody_answers_any_more_is_ended() -> None:
+    """[R-15]"""
+    channel = LinkChannel("w", Sent(), 0.001)
+    for _ in range(SILENT_MAX):
+        assert not channel.ended.is_set()
+        with pytest.raises(TimeoutError):
+            await channel.post("/add-checkpoint", b"")
+
+    assert channel.ended.is_set()
 
 
 async def test_an_answer_to_what_was_never_asked_is_refused() -> None:

@@ -21,7 +21,6 @@ from comity_server.problems import Refused
 from comity_server.query import require_none
 from comity_server.witnesses import Witness
 
-HEARTBEAT_SECONDS: Final = 25.0
 CLOSE_SECONDS_MAX: Final = 2.0
 HOLDER_SECONDS: Final = 5.0
 """How often it is asked whether this process still publishes."""
@@ -44,7 +43,6 @@ async def get_witness_link(request: web.Request) -> web.WebSocketResponse:
         raise Refused("busy", "too many links are open", retry_after=5)
     socket = web.WebSocketResponse(
         timeout=CLOSE_SECONDS_MAX,
-        heartbeat=HEARTBEAT_SECONDS,
         max_msg_size=ANSWER_BYTES_MAX,
         compress=False,
     )
