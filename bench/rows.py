@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
+import audits
 import catchup
 import floors
 import idle
@@ -252,6 +253,38 @@ async def log_operations(effort: Effort) -> list[Figure]:
         _goal("G", f"log {at}: head and signature, a batch", "us", [times.head], 250),
         _goal("G", f"log {at}: inclusion proof from SQLite", "ms", [times.proof], 1),
         _goal("G", f"log {at}: its size", "B", [times.proof_bytes], 640),
+    ]
+
+
+async def audit_of_a_log(effort: Effort) -> list[Figure]:
+    """A: a stranger's check of a whole log from its tiles."""
+    taken = []
+    for _ in range(effort.rounds):
+        with scratch() as folder:
+            taken.append(audits.run(folder, effort.leaves))
+    at = f"of {effort.leaves:,} entries"
+    floor = median(one.floor_seconds for one in taken)
+    small = median(one.small_mebibytes for one in taken)
+    return [
+        Figure(
+            row="A",
+            name=f"audit verify {at}",
+            unit="s",
+            samples=tuple(one.seconds for one in taken),
+            floor=floor,
+            floor_name="hashlib alone",
+            goal=Goal(Bound.TIMES_AT_MOST, 4),
+        ),
+        Figure(
+            row="A",
+            name=f"audit verify {at}, memory",
+            unit="MiB",
+            samples=tuple(one.mebibytes for one in taken),
+            floor=small,
+            floor_name="256 entries",
+            goal=Goal(Bound.TIMES_AT_MOST, 1.3),
+        ),
+        _goal("A", f"proof {at}, 5 cosignatures", "B", [one.proof_bytes for one in taken], 2_048),
     ]
 
 
