@@ -61,7 +61,6 @@ ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 _PROBLEM_BYTES_MAX: Final = 65_536
 _PASSING: Final = frozenset({"busy", "draining", "timeout", "quota"})
 _OK: Final = 200
-_VACANCIES: Final = "/v1/vacancies"
 _TILE_GROUP: Final = 1_000
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -230,7 +229,7 @@ class RelayClient:
 
     async def vacancies(self) -> Vacancies:
         """Ask what the relay is missing since it was restored."""
-        return parse_vacancies(await self._get(_VACANCIES))
+        return parse_vacancies(await self._get(wire.VACANCIES))
 
     # --- Below --------------------------------------------------------------------------------
 

@@ -253,8 +253,8 @@ def restored(pair: Pair, *, had: int, size: int) -> Restored:
     )
 
 
-async def log_notices(pair: Pair, notices: list[Signed]) -> None:
-    """Let the relay log notices for bob that it ought to have refused."""
+async def log_notices(pair: Pair, notices: list[Signed], side: Side | None = None) -> None:
+    """Let the relay log notices for a desk, bob's unless given, that it may have had to refuse."""
     context = pair.relay.context
     for signed in notices:
         row = NoticeRow(
@@ -264,7 +264,7 @@ async def log_notices(pair: Pair, notices: list[Signed]) -> None:
             kind="stamped",
             desk=None,
             envelope_ids=(),
-            readers=(pair.bob.id,),
+            readers=((side or pair.bob).id,),
             accepted_at=int(pair.relay.clock()),
             promise=b"none",
         )
