@@ -6,7 +6,8 @@
 
 Age is counted up to the newest witnessed checkpoint and never beyond the relay's clock, so that a
 clock that runs ahead deletes nothing. Nobody's evidence of time rests on this. What is on hold
-stays. One process at a time does it, in small transactions.
+stays, and while a restored database is being repaired everything does, because the holds may be
+among what is missing. One process at a time does it, in small transactions.
 
 Rules:
 
@@ -89,7 +90,9 @@ class Retention:
                     continue
                 if loop.time() >= due:
                     await self.expire()
-                    due = loop.time() + self._settings.retention_seconds
+                    is_whole = self._relay.gate is None
+                    pause = self._settings.retention_seconds if is_whole else PAUSE_SECONDS
+                    due = loop.time() + pause
                 if self._relay.erased.is_set():
                     self._relay.erased.clear()
                     await self.scrub()
@@ -116,7 +119,8 @@ class Retention:
             StoreError: The database failed; what was taken until then stays taken.
         """
         now = self._now()
-        if now is None:
+        # SPEC [H-4]: what is on hold does not end by age, also when the hold has to come back.
+        if now is None or self._relay.gate is not None:
             return 0
         audit_below = await self._below(now, self._settings.statistics_days)
         taken = 0

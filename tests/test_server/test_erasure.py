@@ -342,6 +342,14 @@ async def pass_days(stand: Relay, clock: Clock, days: float) -> None:
     await wait_until(lambda: stand.context.log.newest() != before)
 
 
+async def let_retention_run(stand: Relay) -> None:
+    """Wait until the job, which is due every 0.05 seconds, went round more than once."""
+    for _ in range(3):
+        stand.context.relay.erased.set()
+        await wait_until(lambda: not stand.context.relay.erased.is_set())
+        await asyncio.sleep(0.06)
+
+
 async def erased_for(stand: Relay, desk: DeskId, sealed: Sealed) -> bool:
     return await stand.context.store.wrap(sealed.id, desk) is None
 
@@ -405,6 +413,27 @@ async def test_a_hold_outlasts_the_end_of_retention(tmp_path: Path) -> None:
         await until_erased(running, stand.sender.desk, held)
 
 
+async def test_nothing_ends_by_age_while_a_restored_database_is_repaired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[H-4] The hold that keeps it may be among what has to come back."""
+    async with AsyncExitStack() as stack:
+        running, stand, clock = await aged(stack, tmp_path, days=1)
+        sealed = await send_file(stand)
+        await pass_days(running, clock, 0.5)
+        pipeline = running.context.relay
+        with monkeypatch.context() as repairing:
+            repairing.setattr(pipeline, "gate", object())
+            clock.ahead += DAY
+            before = running.context.log.newest()
+            pipeline.grown.set()
+            await wait_until(lambda: running.context.log.newest() != before)
+            await let_retention_run(running)
+
+            assert not await erased_for(running, stand.sender.desk, sealed)
+        await until_erased(running, stand.sender.desk, sealed)
+
+
 async def test_a_relay_clock_that_runs_ahead_deletes_nothing(tmp_path: Path) -> None:
     """[H-5] The attack on everyone's history: ten years in a moment, and the witnesses disagree."""
     async with AsyncExitStack() as stack:
@@ -413,9 +442,7 @@ async def test_a_relay_clock_that_runs_ahead_deletes_nothing(tmp_path: Path) -> 
         await running.seal()
         clock.ahead += 3_650 * DAY
         taken = running.context.metrics.copies_erased.labels("age")
-        for _ in range(3):
-            running.context.relay.erased.set()
-            await asyncio.sleep(0.06)
+        await let_retention_run(running)
 
         assert not await erased_for(running, stand.sender.desk, sealed)
         assert taken._value.get() == 0
