@@ -27,7 +27,7 @@ from comity_protocol.notices import Erase, EraseBasis, Hold, HoldBasis, Release
 class HoldError(ComityError):
     """Something is on hold, and stays."""
 
-    code = "on-hold"
+    code = "held"
     remedy = "ask the desk that holds it for a release: `comity release` on its machine"
 
 

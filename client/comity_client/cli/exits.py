@@ -71,6 +71,7 @@ _BY_CODE: Final = {
     "too-large": Exit.REFUSED,
     "unknown-reference": Exit.REFUSED,
     "unknown-blob": Exit.REFUSED,
+    "held": Exit.REFUSED,
     "on-hold": Exit.REFUSED,
     "erased": Exit.NOT_FOUND,
     "under-way": Exit.TEMPORARY,
