@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -79,13 +80,18 @@ class Deployed:
             return await response.read() if response.status == 200 else b""
 
     async def post(self, count: int) -> None:
-        """Post so many more statements of the world."""
+        """Post so many more statements of the world; the relay may have to be asked twice."""
+        headers = {"Content-Type": "application/cbor"}
+        url = f"{self.relay.url}/v1/statements"
         for _, signed in self.world.statements[self.posted : self.posted + count]:
             body = signed.serialize()
-            headers = {"Content-Type": "application/cbor"}
-            url = f"{self.relay.url}/v1/statements"
-            async with self.session.post(url, data=body, headers=headers) as response:
-                assert response.status == 200, await response.read()
+
+            async def post_one(body: bytes = body) -> bytes:
+                async with self.session.post(url, data=body, headers=headers) as response:
+                    assert response.status in {200, 503}, await response.read()
+                    return await response.read() if response.status == HTTPStatus.OK else b""
+
+            await eventually(post_one)
         self.posted = min(self.posted + count, len(self.world.statements))
 
     async def covered(self, base: str = "") -> bytes:

@@ -105,6 +105,7 @@ async def half(tmp_path: Path) -> AsyncIterator[Relay]:
     """A relay with just enough witnesses to call; the third may open a link."""
     world, *_ = small_world()
     async with relay(tmp_path, world, witnesses=2, checkpoint_wait_seconds=SLOW) as running:
+        await wait_until(lambda: running.context.relay.gate is None)
         await running.publish()
         yield running
 
@@ -139,8 +140,8 @@ async def test_the_days_anchor_is_asked_for_over_links_too(tmp_path: Path) -> No
         relay(tmp_path, world, witnesses=0, witness_links=True) as running,
         linked(running, tmp_path, *world.witness_keys),
     ):
+        await wait_until(lambda: running.context.relay.gate is None)
         await running.seal()
-        await wait_until(lambda: running.context.log.size > 0)
         items: list[bytes] = []
         for _ in range(200):
             items = (await running.ask("GET", "/v1/anchors")).value["items"]
