@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.certificates import Made, make_certificates
 from support.postgres import PostgresServer
 
 settings.register_profile(
@@ -44,3 +45,9 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     yield url
     postgres_server.start()
     postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Certificates of real acts, made once for the whole run over a real relay."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))

@@ -154,6 +154,8 @@ def check_certificate(certificate: Certificate, genesis_hash: bytes) -> Checked:
     # (6)
     opened = _opened(certificate, core, genesis, device)
     known.require_used(core)
+    if not {desk for desk, _ in certificate.names} <= {to.desk for to in core.to}:
+        raise MalformedError("certificate names a desk that is not addressed")
     return Checked(
         certificate=certificate,
         genesis=genesis,

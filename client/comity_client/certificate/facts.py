@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import Final
 
 from comity_client.certificate.check import Checked, Opened
 from comity_protocol.acts import Act, Handling, Item, Person
+from comity_protocol.checkpoint import WitnessedCheckpoint
 from comity_protocol.core import Kind, core_hash
 from comity_protocol.identifiers import DeskId
 
@@ -22,6 +24,9 @@ PACKAGE: Final = "comity_client.certificate"
 _GROUP: Final = 4
 _OVERRIDES: Final = {ord(mark): f"<U+{ord(mark):04X}>" for mark in "\u202a\u202b\u202c\u202d\u202e"}
 """Characters that would let one text look like another are written out."""
+
+NUMBERS: Final = re.compile(r"[0-9]+(?:[-/.:][0-9]+)+")
+"""Dates, times and file numbers, which keep their order also in words from right to left."""
 
 _FREE_TEXT: Final = frozenset(
     {
@@ -153,7 +158,11 @@ def _place(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
 
 def _witnesses(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
     yield Row(t["quorum"], "\n".join(checked.genesis.policy.outline))
-    for one in checked.under.cosignatures:
+    yield from _cosigned(checked.under, t)
+
+
+def _cosigned(under: WitnessedCheckpoint, t: Mapping[str, str]) -> Iterator[Row]:
+    for one in under.cosignatures:
         yield Row(t["witness"], f"{one.witness}  {moment(one.time)}")
 
 
@@ -163,6 +172,7 @@ def _receipts(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
         yield Row(t["device"], one.receipt.device.hex())
         yield Row(t["index"], str(one.index))
         yield Row(t["sealed"], moment(one.under.sealed_time))
+        yield from _cosigned(one.under, t)
 
 
 def _stamps(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:

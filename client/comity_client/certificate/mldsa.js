@@ -181,6 +181,18 @@ function sampleUniform(rho, column, row) {
   return poly;
 }
 
+// The matrix of a key costs more than half of a check, and custodians sign more than once.
+const MATRICES = new Map();
+
+function matrixOf(rho) {
+  const name = rho.join();
+  if (!MATRICES.has(name)) {
+    const row = (r) => Array.from({ length: 5 }, (_, column) => sampleUniform(rho, column, r));
+    MATRICES.set(name, Array.from({ length: 6 }, (_, r) => row(r)));
+  }
+  return MATRICES.get(name);
+}
+
 function sampleInBall(seed) {
   const stream = shake256(seed);
   const signs = stream.take(8);
@@ -236,7 +248,7 @@ function verifyMldsa65(key, message, context, signature) {
     if (centred.some((x) => Math.abs(x) >= 524288 - 196)) return false;
     z.push(ntt(centred.map((x) => (x + Q) % Q)));
   }
-  const rho = key.subarray(0, 32);
+  const matrix = matrixOf(key.subarray(0, 32));
   const named = shake256(key).take(64);
   const mu = shake256(named, [0, context.length], context, message).take(64);
   const c = ntt(sampleInBall(challenge));
@@ -246,7 +258,7 @@ function verifyMldsa65(key, message, context, signature) {
     const t = ntt(t1.map((x) => (x * 8192) % Q));
     const sum = t.map((x, i) => Q - ((c[i] * x) % Q));
     for (let column = 0; column < 5; column++) {
-      const a = sampleUniform(rho, column, row);
+      const a = matrix[row][column];
       for (let i = 0; i < 256; i++) sum[i] = (sum[i] + a[i] * z[column][i]) % Q;
     }
     const w = inverseNtt(sum.map((x) => x % Q));

@@ -4,7 +4,15 @@
 
 const utf8 = (text) => new TextEncoder().encode(text);
 const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-const concat = (...parts) => Uint8Array.from(parts.flatMap((part) => Array.from(part)));
+function concat(...parts) {
+  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
 const same = (a, b) => a.length === b.length && a.every((byte, i) => byte === b[i]);
 const sha = async (bits, data) => new Uint8Array(await crypto.subtle.digest(`SHA-${bits}`, data));
 const bind = (kind, data) => concat(utf8(`comity/1/${kind}`), [0], data);
@@ -606,6 +614,10 @@ async function verifyAll(data, check) {
     }
   });
   const names = listOf(given("names"), "names").map((item) => listOf(item, "name", 2));
+  await check("form", () => {
+    const isAddressed = ([desk]) => core.to.some((to) => same(to.desk, desk));
+    must(names.every(isAddressed), "certificate names a desk that is not addressed");
+  });
   let opened = null;
   if (given("open") !== null) {
     opened = await check("body", () => openBody(given("open"), core, genesis, device));
@@ -690,15 +702,14 @@ function sectionsOf(found, t) {
     [t.sealed, moment(under.sealed)],
     notBefore === null ? [t.not_before, t.unknown, true] : [t.not_before, moment(notBefore)],
   ];
-  const witnesses = [
-    [t.quorum, genesis.policy.outline],
-    ...under.times.map(([name, time]) => [t.witness, `${name}  ${moment(time)}`]),
-  ];
+  const cosigned = ({ times }) => times.map(([name, time]) => [t.witness, `${name}  ${moment(time)}`]);
+  const witnesses = [[t.quorum, genesis.policy.outline], ...cosigned(under)];
   const receipts = found.received.flatMap((one) => [
     [t.receipt, describe(one.desk)],
     [t.device, hex(one.device)],
     [t.index, `${one.index}`],
     [t.sealed, moment(one.at.sealed)],
+    ...cosigned(one.at),
   ]);
   const { stamps, at } = found.stamped;
   const stampRows = [...stamps].map(([name, time]) => [t.stamp, `${name}  ${moment(time)}`]);
@@ -746,6 +757,7 @@ function sectionsOf(found, t) {
   };
 }
 
+const NUMBERS = /[0-9]+(?:[-/.:][0-9]+)+/g;
 const escape = (text) =>
   text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
 
@@ -767,7 +779,9 @@ function renderMain({ sections, notes }, t) {
     lines.push("<section>", `<h2>${escape(title)}</h2>`, "<table>");
     for (const [label, value, isText] of rows) {
       const cell = isText ? '<td dir="auto">' : '<td class="m" dir="ltr">';
-      lines.push(`<tr><th scope="row">${escape(label)}</th>${cell}${escape(value)}</td></tr>`);
+      const ordered = '<bdi dir="ltr">$&</bdi>';
+      const text = isText ? escape(value).replace(NUMBERS, ordered) : escape(value);
+      lines.push(`<tr><th scope="row">${escape(label)}</th>${cell}${text}</td></tr>`);
     }
     lines.push("</table>", "</section>");
   }
@@ -820,12 +834,27 @@ function addLine(list, text, className) {
   list.append(line);
 }
 
+// The header as it came, before this program writes into it.
+const HEADER = document.querySelector("header").cloneNode(true);
+
+// Verifies a certificate and that the page shows what it says; throws when one does not hold.
+async function judge(data, t, check) {
+  const found = await verifyAll(data, check);
+  found.policyHash = hex(await sha(256, utf8(found.genesis.text)));
+  await check("shown", () => {
+    must(document.title === t.title, "the page has another title");
+    requireShown(HEADER, `${renderHeader(t)}\n${renderMain(sectionsOf(found, t), t)}`);
+  });
+  return found.genesis.hash;
+}
+
+function textsOf(language) {
+  const pairs = Object.entries(TEXTS).map(([name, texts]) => [name, texts[language] ?? texts.en]);
+  return Object.fromEntries(pairs);
+}
+
 async function run() {
-  const language = document.documentElement.lang;
-  const header = document.querySelector("header").cloneNode(true);
-  const t = Object.fromEntries(
-    Object.entries(TEXTS).map(([name, texts]) => [name, texts[language] ?? texts.en]),
-  );
+  const t = textsOf(document.documentElement.lang);
   const status = document.getElementById("status");
   const list = document.getElementById("checks");
   const say = (state, text) => {
@@ -848,17 +877,13 @@ async function run() {
     return result;
   };
   try {
-    const found = await check("form", () => {
+    const data = await check("form", () => {
       const text = document.getElementById("certificate").textContent;
       return fromBase64(text.trim(), "certificate");
-    }).then((data) => verifyAll(data, check));
-    found.policyHash = hex(await sha(256, utf8(found.genesis.text)));
-    await check("shown", () => {
-      must(document.title === t.title, "the page has another title");
-      requireShown(header, `${renderHeader(t)}\n${renderMain(sectionsOf(found, t), t)}`);
     });
+    const hash = await judge(data, t, check);
     done.forEach((name) => addLine(list, t[`c_${name}`], "ok"));
-    offerComparison(found.genesis.hash, t, say);
+    offerComparison(hash, t, say);
     say("ok", t.status_ok);
   } catch (error) {
     done.filter((name) => name !== current).forEach((name) => addLine(list, t[`c_${name}`], "ok"));

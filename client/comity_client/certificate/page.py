@@ -16,6 +16,7 @@ from typing import Final
 
 from comity_client.certificate.check import Checked
 from comity_client.certificate.facts import (
+    NUMBERS,
     PACKAGE,
     Language,
     Row,
@@ -110,8 +111,12 @@ def _main(parts: tuple[Section, ...], ends: tuple[str, ...], language: Language)
 
 
 def _row(row: Row) -> str:
+    value = _escape(row.value)
+    if row.is_text:
+        # A date in an Arabic sentence would be shown from its day to its year.
+        value = NUMBERS.sub(r'<bdi dir="ltr">\g<0></bdi>', value)
     cell = '<td dir="auto">' if row.is_text else '<td class="m" dir="ltr">'
-    return f'<tr><th scope="row">{_escape(row.label)}</th>{cell}{_escape(row.value)}</td></tr>'
+    return f'<tr><th scope="row">{_escape(row.label)}</th>{cell}{value}</td></tr>'
 
 
 def _escape(text: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from comity_client.certificate.check import Checked
-from comity_client.certificate.facts import PACKAGE, Language, Row, notes, sections, texts
+from comity_client.certificate.facts import NUMBERS, PACKAGE, Language, Row, notes, sections, texts
 from comity_client.certificate.page import render_page
 from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import short
@@ -170,6 +170,8 @@ def _draw_codes(folder: Path, parts: Sequence[bytes], alt: str) -> list[dict[str
 
 def _row(row: Row, *, is_rtl: bool) -> dict[str, object]:
     shown = _breakable(_written_out(row.value))
+    if row.is_text:
+        shown = NUMBERS.sub(rf"{_LEFT_TO_RIGHT}\g<0>{_END}", shown)
     # Digits and hostile text must not turn what stands beside them.
     mark = _FIRST_STRONG if row.is_text else _LEFT_TO_RIGHT if is_rtl else ""
     if mark:
