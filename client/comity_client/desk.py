@@ -289,9 +289,8 @@ class Desk:
         before = self._settled()
         complete = await self._refilled(lambda: self._mail.fetch(wait_seconds))
         await self._receipts.give()
-        await self._receipts.take()
         await self._notices.flush()
-        await self._notices.fetch()
+        await self._take()
         await self._refill_restored()
         self._erasing.carry_out()
         await self._promises.look(complete)
@@ -299,6 +298,15 @@ class Desk:
         self._refill.ended()
         self._keeping.prune(complete.sealed_at)
         return tuple(line for line in self.inbox() if line.counter not in before)
+
+    async def receive(self) -> None:
+        """Fetch and verify what arrived, as ``fetch``, and give nothing: for a folder."""
+        await self._mail.fetch(0)
+        await self._take()
+
+    async def _take(self) -> None:
+        await self._receipts.take()
+        await self._notices.fetch()
 
     # --- Notices ------------------------------------------------------------------------------
 

@@ -5,11 +5,19 @@ envelope and the key for nothing else. What is said here, anyone who holds the s
 compute again and compare by digest.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from comity_client.archive_relay import ArchiveRelay
+from comity_client.audit_archive import Archive
 from comity_client.brackets import read_calendar
 from comity_client.desk import Desk
+from comity_client.keystore import DeviceKeys
+from comity_client.profile import STATE_FILE, Profile
+from comity_client.relay_answers import Boxes
 from comity_client.seeds import NoKeyError
+from comity_client.state import create_state
 from comity_protocol.counting import Clock, Delivery, Fault, Statistics, Unaccounted, count
 from comity_protocol.errors import ComityError, OpenError
 from comity_protocol.exchange import Step
@@ -102,6 +110,39 @@ async def statistics(desk: Desk, *, is_online: bool = True) -> Statistics:
         deliveries=deliveries,
         unaccounted=unaccounted,
     )
+
+
+async def statistics_of(
+    archive: Archive, profile: Profile, keys: DeviceKeys, boxes: Boxes, now: Callable[[], int]
+) -> Statistics:
+    """Count the same from a folder that ``comity audit fetch --desk`` wrote, without the relay.
+
+    Everything in the folder is verified as if the relay had just served it. The work is done in a
+    folder of its own, which is removed; nothing in the profile is changed.
+
+    Args:
+        archive: The folder.
+        profile: Whose desk audits.
+        keys: Of its device.
+        boxes: What opens the desk's secrets; no folder has them.
+        now: Gives UTC seconds.
+
+    Raises:
+        ArchiveError, OfflineError: Something is missing in the folder, or unreadable.
+        VerificationError: Something in it does not hold.
+    """
+    pins = {
+        "genesis_hash": profile.deployment.genesis_hash,
+        "desk": profile.desk,
+        "device": profile.device,
+    }
+    with TemporaryDirectory(prefix="comity-") as folder:
+        state = create_state(Path(folder) / STATE_FILE, **pins)
+        relay = ArchiveRelay(archive, boxes)
+        async with Desk(profile, keys, state, now=now, relay=relay) as desk:
+            await desk.sync()
+            await desk.receive()
+            return await statistics(desk)
 
 
 def _deliveries(desk: Desk, counted: Collection[EnvelopeId]) -> Iterator[Delivery]:
