@@ -13,6 +13,7 @@ Rules:
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
@@ -20,7 +21,7 @@ from typing import Final
 from comity_client.notices import fold_notices
 from comity_client.state import State
 from comity_client.sync import NewerCheckpointError, Synchroniser
-from comity_client.transport import RelayClient
+from comity_client.transport import RelayClient, RelayRefusedError
 from comity_protocol.checkpoint import note_hash
 from comity_protocol.core import Core, core_hash
 from comity_protocol.genesis import Genesis
@@ -162,9 +163,15 @@ class Brackets:
     async def learn(self) -> None:
         """Ask for what is not known of the acts in the inbox, a bounded number of times.
 
+        What the relay does not say now is asked for the next time.
+
         Raises:
-            OfflineError, RelayRefusedError, VerificationError: As ``Synchroniser.past``.
+            OfflineError, VerificationError: As ``Synchroniser.past``.
         """
+        with suppress(RelayRefusedError, NewerCheckpointError):
+            await self._learn()
+
+    async def _learn(self) -> None:
         left = await self.cover(self._uncovered(), LEARNED_AT_ONCE_MAX)
         for counter, seen, size in self._unseen():
             if self._state.dated(seen) is None:

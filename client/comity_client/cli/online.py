@@ -12,7 +12,7 @@ from comity_client.cli.shell import NotFoundError, Shell
 from comity_client.desk import Desk
 from comity_client.drafts import DraftError
 from comity_client.envelopes import Stage, Status
-from comity_client.transport import OfflineError
+from comity_client.transport import OfflineError, RelayRefusedError
 from comity_protocol.errors import MalformedError
 from comity_protocol.identifiers import DeskId, EnvelopeId, ExchangeId, short
 
@@ -177,6 +177,9 @@ async def _sync(shell: Shell, desk: Desk) -> bool:
         # Witnesses may answer where the relay does not.
         await desk.stamp()
         return False
+    except RelayRefusedError:
+        await desk.stamp()
+        raise
     return True
 
 

@@ -30,8 +30,18 @@ def sync(shell: Shell, wait: int) -> int:
     from comity_client.cli.known import Known
     from comity_client.cli.online import with_desk
     from comity_client.cli.said import restored_lines
+    from comity_client.transport import OfflineError, RelayRefusedError
 
     async def do(desk: "Desk") -> dict[str, int]:
+        try:
+            return await exchange(desk)
+        except (OfflineError, RelayRefusedError):
+            # Witnesses may answer where the relay does not.
+            with shell.step("asking the witnesses"):
+                await desk.stamp()
+            raise
+
+    async def exchange(desk: "Desk") -> dict[str, int]:
         with shell.step("synchronising the directory"):
             await desk.sync()
             await desk.count_statements(BUNDLES_BEFORE_SENDING)
