@@ -18,7 +18,7 @@ from typing import Final
 from comity_client.files import sync_folder, write_private
 from comity_client.witness_rule import Answer
 from comity_protocol.checkpoint import Checkpoint, verify_quorum
-from comity_protocol.encoding import Value, serialize
+from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.errors import VerificationError
 from comity_protocol.genesis import Genesis
 from comity_protocol.leaves import LEAF_BYTES
@@ -39,6 +39,9 @@ from comity_protocol.wire import MEDIA_TYPE
 ENTRIES_FILE: Final = "entries"
 NOTE_FILE: Final = "checkpoint"
 
+COSIGNED_QUERY: Final = "cosigned"
+"""Asks for the checkpoint that this witness cosigned last, published or not."""
+
 LEVEL_MAX: Final = 7
 _READ_ENTRIES: Final = 16_384
 _STATEMENTS_BYTES_MAX: Final = 4_194_304
@@ -54,16 +57,19 @@ Statements = Callable[[int, int], Sequence[SignedStatement]]
 class Mirror:
     """The entries of one log, its newest published checkpoint, and what is served of them."""
 
-    def __init__(self, folder: Path, statements: Statements) -> None:
+    def __init__(self, folder: Path, statements: Statements, cosigned: Callable[[], bytes]) -> None:
         """Open the file, or begin it; what it holds counts only after ``keep_only``.
 
         Args:
             folder: of the mirror alone.
             statements: what was replayed.
+            cosigned: gives the checkpoint that was cosigned last, with the log's signature; empty
+                before the first.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder: Final = folder
         self._statements: Final = statements
+        self._cosigned: Final = cosigned
         flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
         self._file: Final = os.open(folder / ENTRIES_FILE, flags, 0o600)
         sync_folder(folder)
@@ -140,6 +146,8 @@ class Mirror:
         Source: C2SP tlog-tiles.
         """
         match path.split("/"):
+            case ["", "checkpoint"] if query == COSIGNED_QUERY and self._size_of(self._cosigned()):
+                return Answer(HTTPStatus.OK, self._cosigned())
             case ["", "checkpoint"] if self._covered() and not query:
                 return Answer(HTTPStatus.OK, self._note)
             case ["", "statements"]:
@@ -170,8 +178,9 @@ class Mirror:
         if found is None or (level is not None and level > LEVEL_MAX):
             return _nothing()
         index, width = found
-        # Only what a published checkpoint covers is served, as every C2SP log does.
-        complete = self._covered() >> (8 * (level or 0))
+        # Served is what a checkpoint covers: a published one, as of every C2SP log, or the one that
+        # was cosigned last, which a relay may not have lived to publish.
+        complete = max(self._covered(), self._size_of(self._cosigned())) >> (8 * (level or 0))
         if index * TILE_WIDTH + width > complete:
             return _nothing()
         if level is None:
@@ -191,16 +200,17 @@ class Mirror:
             size += len(data)
             if items and size > _STATEMENTS_BYTES_MAX:
                 break
-            items.append(data)
+            items.append(parse(data))
         return Answer(HTTPStatus.OK, serialize(items), MEDIA_TYPE)
 
     # --- Below -----------------------------------------------------------------------------------
 
     def _covered(self) -> int:
-        """How many entries the checkpoint that is shown covers; 0 while they are not all here."""
-        if not self._note:
-            return 0
-        size = Checkpoint.parse(parse_note(self._note).text).size
+        return self._size_of(self._note)
+
+    def _size_of(self, note: bytes) -> int:
+        """How many entries a checkpoint covers; 0 while they are not all here."""
+        size = Checkpoint.parse(parse_note(note).text).size if note else 0
         return size if size <= self._frontier.size else 0
 
     def _read_note(self) -> bytes:

@@ -169,7 +169,11 @@ async def _assemble(
             size = state.replayed().size
             return [one for _, one in state.statements(skip, limit, below=size)]
 
-        mirror = Mirror(settings.data / MIRROR_FOLDER, statements)
+        def cosigned() -> bytes:
+            seen = state.seen(log.name)
+            return seen.note if seen else b""
+
+        mirror = Mirror(settings.data / MIRROR_FOLDER, statements, cosigned)
         stack.callback(mirror.close)
     replay = None
     if settings.is_replaying:

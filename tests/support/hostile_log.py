@@ -157,7 +157,11 @@ def replaying(
                 kept = state.statements(skip, limit, below=state.replayed().size)
                 return [signed for _, signed in kept]
 
-            mirror = Mirror(data / "mirror", statements)
+            def cosigned() -> bytes:
+                seen = state.seen(log.world.genesis.origin)
+                return seen.note if seen else b""
+
+            mirror = Mirror(data / "mirror", statements, cosigned)
         genesis = log.world.genesis
         pinned = log.world.statements[0][1].hash if pinned is None else pinned
         replay = Replay(state, log, genesis.origin, pinned, mirror, seconds_max=seconds_max)

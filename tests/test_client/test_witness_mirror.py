@@ -9,7 +9,7 @@ import pytest
 from comity_client.witness_mirror import ENTRIES_FILE, Mirror
 from comity_client.witness_rule import Answer
 from comity_protocol.checkpoint import add_signatures, cosign
-from comity_protocol.encoding import parse
+from comity_protocol.encoding import parse, serialize
 from comity_protocol.errors import VerificationError
 from comity_protocol.leaves import LEAF_BYTES
 from comity_protocol.limits import MIRROR_STATEMENTS_MAX
@@ -75,9 +75,7 @@ async def test_a_mirror_serves_the_statements_that_it_replayed(
         def statements(skip: int) -> list[bytes]:
             items = parse(served(witness, "/statements", f"after={skip}"))
             assert isinstance(items, list)
-            return [
-                SignedStatement.parse(item).payload for item in items if isinstance(item, bytes)
-            ]
+            return [SignedStatement.parse(serialize(item)).payload for item in items]
 
         payloads = [signed.payload for signed in log.given]
         assert statements(0) == payloads[:MIRROR_STATEMENTS_MAX]
@@ -119,14 +117,22 @@ async def test_a_mirror_serves_nothing_else(
         assert asked(witness, path, query).status == 404
 
 
-async def test_a_mirror_without_a_published_checkpoint_serves_no_tile(
+async def test_a_mirror_serves_what_it_cosigned_and_nobody_lived_to_publish(
     tmp_path: Path, log: HostileLog
 ) -> None:
+    """[G-5] From this a relay that lost its newest entries can be refilled."""
     with replaying(tmp_path, log, has_mirror=True) as witness:
+        assert asked(witness, "/checkpoint", "cosigned").status == 404
+        assert asked(witness, "/tile/0/000.p/1").status == 404
         await witness.ask_for_all()
+        log.carry(2)
+        await witness.replay.catch_up(log.size)
 
         assert asked(witness, "/checkpoint").status == 404
-        assert asked(witness, "/tile/0/000.p/1").status == 404
+        assert served(witness, "/checkpoint", "cosigned") == log.offer(0, log.size - 2).note
+        assert len(served(witness, f"/tile/0/000.p/{log.size - 2}")) == 32 * (log.size - 2)
+        # What it has fetched and not cosigned yet may still turn out wrong.
+        assert asked(witness, f"/tile/0/000.p/{log.size - 1}").status == 404
         assert asked(witness, "/statements", "before=1").status == 400
 
 
