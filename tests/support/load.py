@@ -35,7 +35,8 @@ RECEIPT_ENVELOPES: Final = 8
 _PAUSE_SECONDS: Final = 0.02
 _ANSWER_SECONDS_MAX: Final = 45.0
 _TIMEOUT: Final = ClientTimeout(total=_ANSWER_SECONDS_MAX)
-_PASSING: Final = {"busy", "draining", "use-nonce", "quota", "timeout"}
+PASSING: Final = frozenset({"busy", "draining", "use-nonce", "quota", "timeout"})
+"""Refusals after which the same may be sent again; others must not come at all."""
 
 
 class AgainError(Exception):
@@ -81,6 +82,7 @@ class Line:
         url: Address of the running relay; changes with each start.
         seen: Hash of a checkpoint that the relay has published.
         nonce: The newest that the relay gave out.
+        passing: Refusals that may come.
     """
 
     world: World
@@ -90,6 +92,7 @@ class Line:
     url: str = ""
     is_closing: bool = False
     nonce: str = ""
+    passing: frozenset[str] = PASSING
 
     def token(self, member: Member, method: str, path: str, body: bytes = b"") -> str:
         """Make a request token with the newest nonce."""
@@ -129,7 +132,7 @@ class Line:
             AgainError: Always.
         """
         code = json.loads(problem)["code"]
-        assert code in _PASSING, problem
+        assert code in self.passing, problem
         self.ledger.passing[code] = self.ledger.passing.get(code, 0) + 1
         raise AgainError(code)
 

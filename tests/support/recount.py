@@ -15,6 +15,8 @@ from comity_protocol.identifiers import DeskId, EnvelopeId
 from comity_protocol.leaves import (
     CounterProof,
     envelope_leaf,
+    notice_hash,
+    notice_leaf,
     receipt_hash,
     receipt_leaf,
     statement_hash,
@@ -84,6 +86,7 @@ async def recount(ask: Ask, world: World, readers: Iterable[Member], ledger: Led
     for member in members:
         await _read_mailbox(found, ask, member)
         await _read_receipts(found, ask, member)
+        await _read_notices(found, ask, member)
     await _read_statements(found, ask, members[0])
     note = (await ask.ask("GET", "/checkpoint")).body
     log = world.genesis.log
@@ -128,6 +131,19 @@ async def _read_receipts(found: Recount, ask: Ask, member: Member) -> None:
         for index, payload, _ in items:
             found.put(index, receipt_leaf(payload))
             found.whats[receipt_hash(payload)] += 1
+            after = index
+
+
+async def _read_notices(found: Recount, ask: Ask, member: Member) -> None:
+    after = -1
+    while True:
+        answer = await ask.as_device(member, "GET", f"/v1/notices?after={after}&limit={PAGE}")
+        items = answer.value["items"]
+        if not items:
+            return
+        for index, payload, _ in items:
+            found.put(index, notice_leaf(payload))
+            found.whats[notice_hash(payload)] += 1
             after = index
 
 
