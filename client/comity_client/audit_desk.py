@@ -13,7 +13,13 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from comity_client.audit_archive import CHECKPOINTS, DESK, Archive
-from comity_client.audit_fetch import PAGES_MAX, keep_statements, note_name
+from comity_client.audit_fetch import (
+    PAGES_MAX,
+    keep_statements,
+    note_name,
+    read_checkpoint,
+    read_statements,
+)
 from comity_client.audit_findings import Report
 from comity_client.relay_answers import PAGE_ENVELOPES, PAGE_STATEMENTS
 from comity_client.transport import RelayClient, RelayRefusedError
@@ -46,8 +52,11 @@ async def fetch_desk(archive: Archive, relay: MemberRelay, genesis: Genesis, rep
         OfflineError, RelayRefusedError: The relay is not there, or refuses.
         MalformedError, VerificationError: It answers something else.
     """
-    statements = [one async for one in _all_statements(relay)]
-    keep_statements(archive, statements, report, wire.STATEMENTS)
+    known = read_statements(archive) or []
+    given = [one async for one in _new_statements(relay, len(known))]
+    newest = read_checkpoint(archive, genesis)
+    size = 0 if newest is None else newest[1].checkpoint.size
+    keep_statements(archive, known, given, size, report, wire.STATEMENTS)
     leaves: set[int] = set()
     new = await _pages(archive, relay, wire.MAILBOX, 0, _COUNTER, leaves)
     for path in (wire.RECEIPTS, wire.NOTICES):
@@ -56,8 +65,7 @@ async def fetch_desk(archive: Archive, relay: MemberRelay, genesis: Genesis, rep
     return new
 
 
-async def _all_statements(relay: RelayClient) -> AsyncIterator[SignedStatement]:
-    after = 0
+async def _new_statements(relay: RelayClient, after: int) -> AsyncIterator[SignedStatement]:
     for _ in range(PAGES_MAX):
         page = await relay.statements(after)
         for item in page.items:

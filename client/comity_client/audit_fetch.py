@@ -32,7 +32,15 @@ from comity_client.audit_archive import (
 )
 from comity_client.audit_findings import Finding, Kind, Report
 from comity_client.audit_source import AT_ONCE_MAX, Source
-from comity_client.audit_tree import Hashes, len_of, root_of, split_entries, split_hashes, tile_root
+from comity_client.audit_tree import (
+    Hashes,
+    len_of,
+    read_entries,
+    root_of,
+    split_entries,
+    split_hashes,
+    tile_root,
+)
 from comity_protocol.checkpoint import WitnessedCheckpoint, note_hash, verify_anchor, verify_quorum
 from comity_protocol.encoding import parse, serialize
 from comity_protocol.errors import LimitError, MalformedError, VerificationError
@@ -40,6 +48,7 @@ from comity_protocol.evidence import Fork
 from comity_protocol.fields import Fields, array_of, bytes_of
 from comity_protocol.genesis import Genesis, verify_genesis
 from comity_protocol.identifiers import DeploymentId
+from comity_protocol.leaves import is_statement_leaf, statement_leaf
 from comity_protocol.limits import (
     ANCHORS_PAGE_MAX,
     CHECKPOINTS_PAGE_MAX,
@@ -122,7 +131,7 @@ async def fetch(
         report(Finding(kind=Kind.DAMAGED_TILE, text=text, where=name))
     _keep_newest(archive, known, note, offered)
     notes = await _fetch_notes(archive, log, genesis, (note, offered), report)
-    await fetch_statements(archive, source, report)
+    await fetch_statements(archive, source, offered.checkpoint.size, report)
     return Fetched(offered.checkpoint.size, files, notes)
 
 
@@ -504,12 +513,27 @@ def _last_size(archive: Archive, folder: str) -> tuple[int, int]:
     return (max(sizes), sizes.count(max(sizes))) if sizes else (0, 0)
 
 
-async def fetch_statements(archive: Archive, source: Source, report: Report) -> None:
-    """Fetch the statements from a mirror, which serves them to everybody as it replayed them."""
-    known = read_statements(archive)
-    served = [one async for one in _statements(source, 0)]
-    if served or known is None:
-        keep_statements(archive, served, report, source.url)
+async def fetch_statements(archive: Archive, source: Source, size: int, report: Report) -> None:
+    """Fetch the statements from a mirror, which serves them to everybody as it replayed them.
+
+    Args:
+        archive: The folder, with all entries up to ``size``.
+        source: A mirror; a relay gives statements to its members alone.
+        size: Entries of the log, which cannot hold more statements.
+        report: Takes findings.
+
+    Raises:
+        SourceError: The source gives more than any log of this size has.
+    """
+    known = read_statements(archive) or []
+    new: list[SignedStatement] = []
+    held = 0
+    async for one in _statements(source, len(known)):
+        new.append(one)
+        held += len(one.payload)
+        if len(known) + len(new) > size or held > STATEMENTS_BYTES_MAX:
+            raise SourceError(f"{source.url} has more statements than its log has entries")
+    keep_statements(archive, known, new, size, report, source.url)
 
 
 async def _statements(
@@ -546,15 +570,36 @@ def read_statements(archive: Archive) -> list[SignedStatement] | None:
 
 
 def keep_statements(
-    archive: Archive, statements: Sequence[SignedStatement], report: Report, where: str
+    archive: Archive,
+    known: Sequence[SignedStatement],
+    new: Sequence[SignedStatement],
+    size: int,
+    report: Report,
+    where: str,
 ) -> None:
-    """Write the statements, without sealed boxes, when they continue those of the folder."""
-    known = read_statements(archive) or []
-    if [one.payload for one in known] != [one.payload for one in statements[: len(known)]]:
-        text = "source gives other statements than it gave before; the old ones are kept"
-        report(Finding(kind=Kind.SOURCE, text=text, where=where))
+    """Write the statements of the folder with new ones at their end, without sealed boxes.
+
+    Only what the log holds at the next place is kept. What is newer than the log of this folder is
+    left for the next fetch.
+
+    Args:
+        archive: The folder, with all entries up to ``size``.
+        known: Those of the folder.
+        new: What a source gave after them.
+        size: Entries of the log.
+        report: Takes findings.
+        where: The source.
+    """
+    if not new:
         return
-    if len(statements) > len(known):
-        bare = [SignedStatement(one.payload, one.signatures) for one in statements]
-        items = [parse(one.serialize()) for one in bare]
+    entries = [entry for entry in read_entries(archive, size) if is_statement_leaf(entry)]
+    kept = list(known)
+    for one, entry in zip(new, entries[len(known) :], strict=False):
+        if statement_leaf(one.payload) != entry:
+            text = f"statement {len(kept)} that the source gives is not the one of the log"
+            report(Finding(kind=Kind.SOURCE, text=text, where=where))
+            break
+        kept.append(SignedStatement(one.payload, one.signatures))
+    if len(kept) > len(known):
+        items = [parse(SignedStatement(one.payload, one.signatures).serialize()) for one in kept]
         archive.replace(STATEMENTS, serialize(items), durably=True)

@@ -11,7 +11,7 @@ Rules:
 * [V-3] An auditor recomputes the root from all entries and compares every tile, never a sample.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import product
@@ -353,6 +353,21 @@ def frontier_runs(archive: Archive, size: int) -> list[Hashes] | None:
             return None
         runs.append(hashes)
     return runs
+
+
+def read_entries(archive: Archive, size: int, start: int = 0) -> Iterator[bytes]:
+    """Give the entries of the folder one by one, up to a size; they are not verified.
+
+    Raises:
+        ArchiveError: A bundle is missing or is none.
+    """
+    for index in range(start // TILE_WIDTH, -(-size // TILE_WIDTH)):
+        tile = tile_at(None, index, size)
+        data = archive.read(tile.path, tile.byte_size)
+        entries = None if data is None else split_entries(data, tile.width)
+        if entries is None:
+            raise ArchiveError(f"{tile.path} is missing or no bundle of {tile.width} entries")
+        yield from entries[max(0, start - index * TILE_WIDTH) :]
 
 
 def _differing(one: Sequence[bytes | None], other: Sequence[bytes]) -> list[int]:

@@ -35,7 +35,7 @@ from comity_client.audit_fetch import (
     read_statements,
 )
 from comity_client.audit_findings import Finding, Kind, Report
-from comity_client.audit_tree import TreeCheck, split_entries
+from comity_client.audit_tree import TreeCheck
 from comity_protocol.checkpoint import (
     Checkpoint,
     WitnessedCheckpoint,
@@ -227,7 +227,7 @@ class Audit:
             except (ComityError, ValueError) as error:
                 self._report(Finding(kind=kind, text=str(error), where=name))
                 continue
-            yield _Other(name, note, witnessed, is_anchor=folder == ANCHORS)
+            yield _Other(name, witnessed.checkpoint, folder == ANCHORS)
 
     def _compare_notes(
         self,
@@ -248,15 +248,18 @@ class Audit:
                 )
                 self._report(Finding(kind=Kind.ROLLBACK, text=text, where=other.name))
             elif first.head.root != other.head.root:
-                self._forked(other, first.note, genesis)
+                self._forked(other, self._note_of(first), genesis)
             elif roots.get(size, other.head.root) != other.head.root:
                 at_head = note if size == newest.checkpoint.size else b""
                 self._forked(other, at_head, genesis)
 
+    def _note_of(self, other: "_Other") -> bytes:
+        return self._archive.read(other.name, NOTE_BYTES_MAX) or b""
+
     def _forked(self, other: "_Other", second: bytes, genesis: Genesis) -> None:
         evidence = ""
         if second:
-            data = Fork(genesis.deployment, other.note, second).serialize()
+            data = Fork(genesis.deployment, self._note_of(other), second).serialize()
             evidence = f"{EVIDENCE}/fork-{sha256(data).hexdigest()[:16]}.cbor"
             self._archive.put(evidence, data)
         text = f"checkpoint of {other.head.size:,} entries is no past of this log: it has forked"
@@ -304,7 +307,7 @@ class Audit:
                 )
                 if directory is None:
                     break
-        for signed in by_leaf.values():
+        for signed in _before_last(statements, by_leaf):
             text = f"statement {signed.hash.hex()[:16]} is not in the log"
             self._report(Finding(kind=Kind.SIGNED_OBJECT, text=text, where=STATEMENTS))
         return count, directory
@@ -395,17 +398,11 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class _Other:
-    """A checkpoint of the folder beside the newest."""
+    """A checkpoint of the folder beside the newest; there may be many, so it is small."""
 
     name: str
-    note: bytes
-    witnessed: WitnessedCheckpoint
+    head: Checkpoint
     is_anchor: bool
-
-    @property
-    def head(self) -> Checkpoint:
-        """What it says."""
-        return self.witnessed.checkpoint
 
 
 def _verifier(folder: str, genesis: Genesis) -> Callable[[bytes], WitnessedCheckpoint] | None:
@@ -416,6 +413,22 @@ def _verifier(folder: str, genesis: Genesis) -> Callable[[bytes], WitnessedCheck
         return None
     # SPEC [L-10]: an anchor is believed with the ML-DSA-44 cosignatures of its own quorum alone.
     return lambda note: verify_anchor(note, genesis.origin, anchors.quorum)
+
+
+def _before_last(
+    statements: Sequence[SignedStatement], unmatched: Mapping[bytes, SignedStatement]
+) -> Iterator[SignedStatement]:
+    """Give the unmatched statements that stand before a matched one.
+
+    Those after the last one are newer than the checkpoint: a mirror serves what it has replayed.
+    """
+    waiting: list[SignedStatement] = []
+    for one in statements:
+        if statement_leaf(one.payload) in unmatched:
+            waiting.append(one)
+        else:
+            yield from waiting
+            waiting.clear()
 
 
 def _promised_tags(signed: Signed) -> Sequence[bytes]:
@@ -470,18 +483,3 @@ def _is_number(text: str) -> bool:
 def _is_of_tree(tile: Tile, size: int) -> bool:
     count = size >> (8 * (tile.level or 0))
     return tile.index * TILE_WIDTH + tile.width <= count
-
-
-def read_entries(archive: Archive, size: int, start: int = 0) -> Iterator[bytes]:
-    """Give the entries of the folder one by one, up to a size; they are not verified.
-
-    Raises:
-        ArchiveError: A bundle is missing or is none.
-    """
-    for index in range(start // TILE_WIDTH, -(-size // TILE_WIDTH)):
-        tile = tile_at(None, index, size)
-        data = archive.read(tile.path, tile.byte_size)
-        entries = None if data is None else split_entries(data, tile.width)
-        if entries is None:
-            raise ArchiveError(f"{tile.path} is missing or no bundle of {tile.width} entries")
-        yield from entries[max(0, start - index * TILE_WIDTH) :]

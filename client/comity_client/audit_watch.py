@@ -24,7 +24,7 @@ from comity_client.audit_fetch import (
 )
 from comity_client.audit_findings import Finding, Kind
 from comity_client.audit_source import Source
-from comity_client.audit_verify import read_entries
+from comity_client.audit_tree import read_entries
 from comity_client.transport import OfflineError
 from comity_protocol.checkpoint import WitnessedCheckpoint, verify_quorum
 from comity_protocol.errors import ComityError

@@ -125,14 +125,16 @@ async def test_a_monitor_tells_each_alarm_once_until_it_ends(tmp_path: Path) -> 
 async def test_a_monitor_tells_a_statement_that_its_office_must_know_of(tmp_path: Path) -> None:
     world = World.found()
     desk, other = world.create_desk("XA"), world.create_desk("XB")
-    log = PaperLog(world, 300)
+    log = PaperLog(world, len(world.statements))
     async with mirror(log.files()) as served, Source(served.url) as source:
         watch = Watch(Archive(tmp_path), source, {desk})
         assert await watched(watch, log) == []
         for one in (other, desk, desk):
             world.turn(one)
-        statements = PaperLog(world, 300).statement_list
-        served.files["statements?after=0"] = statements
+        grown = PaperLog(world, 300)
+        new = PaperLog(world, 3, statements=grown.statements[log.size :])
+        served.files.update(grown.files())
+        served.files[f"statements?after={log.size}"] = new.statement_list
         told = await watch.round(None, NOW)
 
     assert [one.kind for one in told] == [Kind.OWN_KEY, Kind.OWN_KEY]

@@ -9,7 +9,8 @@ from comity_client.audit_archive import Archive, ArchiveError
 from comity_client.audit_fetch import Fetched, SourceError, fetch
 from comity_client.audit_findings import Finding, Kind
 from comity_client.audit_source import Source
-from comity_client.audit_verify import Audit, read_entries
+from comity_client.audit_tree import read_entries
+from comity_client.audit_verify import Audit
 from comity_client.transport import OfflineError
 from comity_protocol.encoding import serialize
 from comity_protocol.errors import ComityError, VerificationError
@@ -249,21 +250,42 @@ async def test_published_checkpoints_and_anchors_are_kept(tmp_path: Path, log: P
     assert findings(tmp_path) == []
 
 
-async def test_other_statements_on_the_second_fetch_are_refused(
-    tmp_path: Path, log: PaperLog
-) -> None:
-    async with mirror(log.files()) as served:
+async def test_statements_are_continued_and_never_replaced(tmp_path: Path, log: PaperLog) -> None:
+    """[B-13] Only what the log holds at the next place is kept."""
+    stranger = PaperLog(World.found(), 9).statements[0]
+    part = PaperLog(log.world, 9, statements=log.statements[:4])
+    files = log.files() | {"statements?after=0": part.statement_list}
+    async with mirror(files) as served:
         await bring(tmp_path, served, log.pinned)
-        served.files["statements?after=0"] = PaperLog(
-            log.world, 9, statements=log.statements[::-1]
+        kept = (tmp_path / "statements.cbor").read_bytes()
+        assert kept == part.statement_list
+        served.files["statements?after=4"] = PaperLog(
+            log.world, 9, statements=[stranger]
         ).statement_list
         _, found = await bring(tmp_path, served, log.pinned)
         assert [one.kind for one in found] == [Kind.SOURCE]
-        served.files["statements?after=0"] = b"\x82\x00"
+        assert (tmp_path / "statements.cbor").read_bytes() == kept
+
+        rest = [*log.statements[4:], stranger]
+        served.files["statements?after=4"] = PaperLog(log.world, 9, statements=rest).statement_list
+        _, found = await bring(tmp_path, served, log.pinned)
+        assert (found, findings(tmp_path)) == ([], [])
+        served.files[f"statements?after={len(log.statements)}"] = b"\x82\x00"
         with pytest.raises(ComityError):
             await bring(tmp_path, served, log.pinned)
 
     assert (tmp_path / "statements.cbor").read_bytes() == log.statement_list
+
+
+async def test_endless_statements_are_cut_off(tmp_path: Path, log: PaperLog) -> None:
+    """[B-11] A log cannot hold more statements than entries."""
+    small = PaperLog(log.world, 20)
+    files = small.files()
+    for page in range(9):
+        files[f"statements?after={page * len(small.statements)}"] = small.statement_list
+    async with mirror(files) as served:
+        with pytest.raises(SourceError, match="more statements"):
+            await bring(tmp_path, served, log.pinned)
 
 
 @pytest.mark.parametrize("url", ["http://relay.example", "ftp://x", "https://a/?q", "https://u@h"])

@@ -280,7 +280,7 @@ def fsck(shell: Shell, folder: Path, repair: str | None) -> int:
 def evidence(shell: Shell, file: Path, genesis: str | None, folder: Path | None) -> int:
     """Check a file of evidence as a third party, and say what it proves."""
     from comity_client.audit_archive import Archive
-    from comity_client.audit_verify import read_entries
+    from comity_client.audit_tree import read_entries
     from comity_protocol.checkpoint import Checkpoint
     from comity_protocol.evidence import BrokenPromise, parse_evidence, verify_evidence
     from comity_protocol.signed_note import parse_note
