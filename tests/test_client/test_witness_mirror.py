@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from aiohttp import web
 
+from comity_client.audit_archive import Archive
+from comity_client.audit_fetch import fetch, read_statements
+from comity_client.audit_findings import Finding
+from comity_client.audit_source import Source
+from comity_client.witness import make_witness_runner, serve_witness
 from comity_client.witness_mirror import ENTRIES_FILE, Mirror
 from comity_client.witness_rule import Answer
 from comity_protocol.checkpoint import add_signatures, cosign
@@ -280,3 +286,31 @@ async def test_entries_that_turned_out_wrong_do_not_stay_in_the_mirror(
         root = Frontier().extend(map(leaf_hash, log.leaves_[:TILE_WIDTH])).root
         assert served(witness, "/tile/1/000.p/1") == root
     assert (tmp_path / "mirror" / ENTRIES_FILE).read_bytes() == b"".join(log.leaves_)
+
+
+async def test_an_auditor_fetches_the_whole_log_from_a_mirror_when_the_relay_is_gone(
+    tmp_path: Path, log: HostileLog
+) -> None:
+    """[W-6] [V-3]"""
+    log.carry(2 * TILE_WIDTH)
+    findings: list[Finding] = []
+    with replaying(tmp_path / "w", log, has_mirror=True) as witness:
+        await witness.ask_for_all()
+        assert witness.mirror is not None
+        witness.mirror.take_note(published(log), log.world.genesis)
+        log.is_gone = True
+        runner = make_witness_runner(serve_witness(witness.witness))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0]
+        pinned = log.world.statements[0][1].hash
+        async with Source(f"http://{host}:{port}") as source:
+            archive = Archive(tmp_path / "audit")
+            fetched = await fetch(archive, source, pinned, report=findings.append)
+        await runner.cleanup()
+
+    assert findings == []
+    assert fetched.size == log.size
+    known = read_statements(archive)
+    assert known is not None
+    assert [one.payload for one in known] == [one.payload for one in log.given]
