@@ -12,7 +12,7 @@ from comity_client.certificate.facts import Language, texts
 from comity_client.certificate.page import render_page
 from comity_protocol.keys import Context, FullKey
 from support.browser import Page, browser, page
-from support.certificates import HOSTILE_TEXT, Made, alterations, embed
+from support.certificates import HOSTILE_TEXT, Made, alterations, embed, flip
 
 _OLD_BROWSER = """
 const known = crypto.subtle.importKey.bind(crypto.subtle);
@@ -24,6 +24,21 @@ crypto.subtle.importKey = (format, key, algorithm, ...rest) =>
 
 _YES_SAYER = """
 crypto.subtle.verify = () => Promise.resolve(true);
+"""
+
+_JUDGED = """
+(async () => {
+  const [believed, t] = [[], textsOf("en")];
+  for (const [name, data] of Object.entries(%s)) {
+    try {
+      await judge(fromBase64(data, "certificate"), t, (_, act) => act());
+      believed.push(name);
+    } catch (error) {
+      if (error instanceof ReferenceError) throw error;
+    }
+  }
+  return believed;
+})()
 """
 
 _TYPED = """
@@ -52,6 +67,12 @@ def write(folder: Path, data: bytes) -> Path:
     path = folder / "page.html"
     path.write_bytes(data)
     return path
+
+
+async def judged(tab: Page, certificates: dict[str, bytes]) -> object:
+    """Give the names of the certificates that an open page would call right."""
+    given = {name: base64.b64encode(data).decode() for name, data in certificates.items()}
+    return await tab.evaluate(_JUDGED % json.dumps(given))
 
 
 @pytest.mark.parametrize("language", list(Language))
@@ -104,26 +125,25 @@ async def test_no_altered_certificate_is_believed(
     # The page judges about 30 a second: two of five, and all with `make long`.
     is_long = os.environ.get("COMITY_LONG") == "1"
     wrong = {name: data for at, (name, data) in enumerate(every) if is_long or at % 5 in {0, 3}}
-    given = {name: base64.b64encode(data).decode() for name, data in wrong.items()}
-    given["right"] = base64.b64encode(certificates.opened.certificate.serialize()).decode()
+    right_again = certificates.opened.certificate.serialize()
 
-    believed = await tab.evaluate(
-        f"""(async () => {{
-          const [believed, t] = [[], textsOf("en")];
-          for (const [name, data] of Object.entries({json.dumps(given)})) {{
-            try {{
-              await judge(fromBase64(data, "certificate"), t, (_, act) => act());
-              believed.push(name);
-            }} catch (error) {{
-              if (!(error instanceof Error) || error instanceof ReferenceError) throw error;
-            }}
-          }}
-          return believed;
-        }})()"""
-    )
+    believed = await judged(tab, {**wrong, "right": right_again})
 
     assert len(wrong) > 60
     assert believed == ["right"]
+
+
+@pytest.mark.long
+async def test_no_certificate_with_a_flipped_bit_is_believed(
+    certificates: Made, tab: Page, tmp_path: Path
+) -> None:
+    # [V-4]
+    await tab.open(write(tmp_path, render_page(certificates.opened, Language.ENGLISH)))
+    data = certificates.opened.certificate.serialize()
+    for first in range(0, 2_000, 50):
+        places = [(number * 7_919) % len(data) for number in range(first, first + 50)]
+
+        assert await judged(tab, {str(at): flip(data, at) for at in places}) == []
 
 
 ALTERED = {

@@ -535,6 +535,12 @@ async function openBody(opening, core, genesis, device) {
   const names = ["v", "t", "e", "x", "salt"];
   const fields = typed(fieldsOf(act, "act", names, ["head", ...ACT_FIELDS]), "act", "act");
   must(EVENTS.includes(fields.get("e")), "act is of an unknown kind");
+  ["x", "head"].filter((name) => fields.has(name)).forEach((name) => {
+    bytesOf(fields.get(name), `act, ${name}`, 16);
+  });
+  ACT_FIELDS.filter((name) => fields.has(name)).forEach((name) => {
+    checkField(name, fields.get(name));
+  });
   const id = await digest("act-id", bound);
   return { key, id, bound, signature, fields, device };
 }
@@ -657,6 +663,24 @@ const visible = (text) =>
 function moment(seconds) {
   const text = new Date(Number(seconds) * 1000).toISOString();
   return `${text.slice(0, 10)} ${text.slice(11, 19)} UTC`;
+}
+
+const TEXT_LISTS = ["basis", "offences", "grounds", "outcomes"];
+
+// The form of a field [A-3]; which codes a list may hold is left to the program.
+function checkField(name, value) {
+  const what = `act, ${name}`;
+  const checkText = (text) => {
+    must(typeof text === "string" && text.normalize("NFC") === text, `${what} is not text`);
+    // eslint-disable-next-line no-control-regex
+    must(!/[\x00-\x08\x0b-\x1f\x7f-\x9f]/.test(text), `${what} has control characters`);
+  };
+  if (name === "cases" || name === "victims") integerOf(value, what);
+  else if (name === "handling") listOf(value, what, 3).forEach(checkText);
+  else if (TEXT_LISTS.includes(name)) listOf(value, what).forEach(checkText);
+  else if (name === "items" || name === "persons") {
+    listOf(value, what).forEach((pair) => listOf(pair, what, 2).forEach(checkText));
+  } else checkText(value);
 }
 
 function actValue(name, value) {
