@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from comity_protocol.encoding import parse
+from comity_protocol.errors import VerificationError
 from comity_protocol.identifiers import OfficerId
 from comity_protocol.keys import random_bytes
 from comity_protocol.leaves import LEAF_BYTES
@@ -256,3 +257,15 @@ async def test_a_clock_that_went_back_loses_nothing_of_the_replay(
         assert await witness.ask_for_all() == Refused(503)
     with replaying(tmp_path, log, now=NOW + 10) as witness:
         assert isinstance(await witness.ask_for_all(), Cosigned)
+
+
+async def test_a_folder_of_another_deployment_is_not_used(tmp_path: Path, log: HostileLog) -> None:
+    """[D-1]"""
+    with replaying(tmp_path, log) as witness:
+        await witness.ask_for_all()
+
+    with (
+        pytest.raises(VerificationError, match="another deployment"),
+        replaying(tmp_path, log, pinned=bytes(32)),
+    ):
+        pass
