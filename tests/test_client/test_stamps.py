@@ -1,7 +1,9 @@
 """A relay that refuses or stalls cannot make a desk late: witnesses stamp the act directly."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -9,10 +11,14 @@ from aiohttp import web
 from comity_client.asking import STAMP_ANSWER_BYTES_MAX, WitnessSilentError, ask
 from comity_client.drafts import Draft
 from comity_client.envelopes import Stage
+from comity_client.profile import write_profile
 from comity_client.relay_answers import NoticeItem
 from comity_client.secretariat import statistics
 from comity_client.stamps import STAMP_AFTER_SECONDS, write_stamps
 from comity_client.transport import OfflineError, RelayRefusedError
+from comity_client.witness import Witness, serve_witness
+from comity_client.witness_stamps import Stamper
+from comity_client.witness_state import WitnessKey, WitnessState
 from comity_protocol.acts import Event
 from comity_protocol.core import core_hash
 from comity_protocol.encoding import parse
@@ -263,17 +269,56 @@ async def test_stamps_of_a_notice_are_the_senders_and_the_cores(pair: Pair) -> N
 # --- Over HTTP
 
 
+async def test_witness_programs_stamp_for_a_desk_that_the_relay_refuses(
+    pair: Pair, tmp_path: Path
+) -> None:
+    # [B-15] [W-7] The programs that States run, asked as an office asks them.
+    genesis = pair.world.genesis
+
+    def clock() -> int:
+        return int(pair.relay.clock())
+
+    async with AsyncExitStack() as stack:
+        urls = []
+        for name, secret in pair.world.witness_keys.items():
+            key = WitnessKey(name, secret)
+            state = WitnessState.create(tmp_path / f"{name}.stamping", key.verifier_key)
+            stack.callback(state.close)
+            stamper = Stamper(key, state, genesis.deployment, clock)
+            app = serve_witness(Witness(state, key, [genesis.log], clock, stamper=stamper))
+            urls.append(await stack.enter_async_context(serving(app)))
+        profile = replace(pair.alice.desk.profile, witnesses=(*urls, "http://127.0.0.1:1"))
+        write_profile(pair.alice.folder, profile)
+        await pair.reopen(pair.alice, ask)
+        envelope = pair.alice.desk.lead(pair.bob.id, LEAD)
+        await send_late(pair, pair.alice, envelope, DAY)
+
+    (stamped,) = pair.alice.desk.stamped(envelope)
+    assert [stamp.witness for stamp in stamped.stamps] == sorted(pair.world.witness_keys)
+    await pair.deliver(rounds=2)
+    bracket = pair.bob.desk.times()[envelope].bracket
+    assert bracket is not None
+    assert bracket.not_after == stamped.at
+
+
 @asynccontextmanager
 async def answering(handler: web.RequestHandler | object) -> AsyncIterator[str]:
     """Run a server with one answer."""
     app = web.Application()
     app.router.add_post("/stamp", handler)  # type: ignore[arg-type]  # a test's own handlers
+    async with serving(app) as url:
+        yield f"{url}/stamp"
+
+
+@asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[str]:
+    """Run a server; give its address."""
     runner = web.AppRunner(app)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}/stamp"
+        yield f"http://{host}:{port}"
     finally:
         await runner.cleanup()
 
