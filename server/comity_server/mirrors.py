@@ -22,13 +22,14 @@ from comity_protocol.leaves import LEAF_BYTES
 from comity_protocol.limits import MIRROR_STATEMENTS_MAX, NOTE_BYTES_MAX
 from comity_protocol.merkle import TILE_WIDTH
 from comity_protocol.statements import SignedStatement
+from comity_protocol.wire import CHECKPOINT
 from comity_server import observe
 from comity_server.log import serialize_tile_index
 
-COSIGNED: Final = "/checkpoint?cosigned"
+STATEMENTS_BYTES_MAX: Final = 8 * 1024 * 1024
+_COSIGNED: Final = f"{CHECKPOINT}?cosigned"
 """Where a witness in mirror mode shows what it cosigned last, published or not."""
 
-STATEMENTS_BYTES_MAX: Final = 8 * 1024 * 1024
 _LENGTH_BYTES: Final = 2
 _ENTRY_BYTES: Final = _LENGTH_BYTES + LEAF_BYTES
 _OK: Final = 200
@@ -50,7 +51,7 @@ class Mirror:
 
     async def notes(self) -> list[bytes]:
         """Give the checkpoints that it shows: the published one, and what it cosigned itself."""
-        found = [await self._get(path, NOTE_BYTES_MAX) for path in ("/checkpoint", COSIGNED)]
+        found = [await self._get(path, NOTE_BYTES_MAX) for path in (CHECKPOINT, _COSIGNED)]
         return [note for note in found if note]
 
     async def entries(self, start: int, end: int) -> list[bytes]:
