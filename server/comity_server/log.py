@@ -5,7 +5,6 @@ byte for byte, so that anybody's mirror and monitor can read this log. Only what
 witnessed checkpoint covers is served.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -26,7 +25,7 @@ from comity_server.recent import Bounded
 from comity_server.store import Checkpoint, Store
 
 TILES_CACHED_MAX: Final = 512
-"""Complete tiles kept in memory, 8 KiB each."""
+"""Tiles kept in memory, at most 8 KiB each."""
 
 LEVEL_MAX: Final = 7
 _LENGTH_BYTES: Final = 2
@@ -116,29 +115,34 @@ class Log:
         return await self._prove(plan_consistency(old_size, new_size))
 
     async def _prove(self, plan: ProofPlan) -> tuple[bytes, ...]:
-        return prove(plan, await asyncio.gather(*map(self._hashes, plan.reads)))
+        return prove(plan, [await self._hashes(read) for read in plan.reads])
 
     async def _hashes(self, read: Read) -> Sequence[bytes]:
-        """Give tile hashes, out of a complete tile when there is one in memory."""
+        """Give tile hashes, out of memory when they are there."""
         tile, first = divmod(read.start, TILE_WIDTH)
-        held = self._tiles.get((read.level, tile))
-        if held is not None:
-            return held[first : first + read.count]
+        end = first + read.count
+        held = self._tiles.get((read.level, tile)) or ()
+        if len(held) >= end:
+            return held[first:end]
         hashes = await self._store.hashes(read.level, tile * TILE_WIDTH, TILE_WIDTH)
-        if len(hashes) == TILE_WIDTH:
-            # A complete tile never changes.
-            self._tiles.put((read.level, tile), tuple(hashes))
-        if len(hashes) < first + read.count:
+        if len(hashes) < end:
             raise _damaged()
-        return hashes[first : first + read.count]
+        # What witnesses have cosigned never changes, so a tile that still grows is kept as well.
+        covered = max(0, self._complete(read.level) - tile * TILE_WIDTH)
+        if covered > len(held):
+            self._tiles.put((read.level, tile), tuple(hashes[:covered]))
+        return hashes[first:end]
+
+    def _complete(self, level: int) -> int:
+        """How many hashes of a level the witnessed checkpoint covers."""
+        return self.size // TILE_WIDTH**level
 
     def _require(self, level: int, index: int, width: int) -> None:
         """Check that the witnessed checkpoint has so many hashes of a tile.
 
         C2SP allows a partial tile of any width that the tree once had.
         """
-        complete = self.size // TILE_WIDTH**level
-        if level > LEVEL_MAX or index * TILE_WIDTH + width > complete:
+        if level > LEVEL_MAX or index * TILE_WIDTH + width > self._complete(level):
             raise Refused("not-found", "the witnessed checkpoint has no such tile")
 
 

@@ -266,6 +266,22 @@ async def test_an_envelope_is_proven_to_be_in_the_log(stand: Stand) -> None:
     verify_inclusion(hashed, proof["index"], checkpoint.size, checkpoint.root, proof["proof"])
 
 
+async def test_every_proof_holds_while_the_log_grows(stand: Stand) -> None:
+    """[L-2] Hashes of a tile that still grows are kept in memory, and the next checkpoint has more."""
+    for _ in range(3):
+        await stand.relay.send(stand.sender, stand.to)
+        await stand.relay.seal()
+        size = stand.relay.context.log.size
+        entries = (await stand.relay.ask("GET", f"/tile/entries/000.p/{size}")).body
+        for index in range(size):
+            proof = (await stand.relay.ask("GET", f"/v1/proof/{index}")).value
+            head = open_checkpoint(proof["note"], stand.relay.world.genesis.log)
+            hashed = leaf_hash(entries[67 * index + 2 : 67 * (index + 1)])
+
+            assert head.size == size
+            verify_inclusion(hashed, index, size, head.root, proof["proof"])
+
+
 async def test_a_proof_of_what_is_not_covered_yet_is_refused(stand: Stand) -> None:
     size = stand.relay.context.log.size
     answers = [
