@@ -12,6 +12,7 @@ from comity_protocol.checkpoint import open_checkpoint
 from comity_protocol.errors import ComityError
 from comity_protocol.leaves import LEAF_BYTES
 from comity_protocol.merkle import (
+    TILE_HEIGHT,
     TILE_WIDTH,
     ProofPlan,
     Read,
@@ -135,7 +136,7 @@ class Log:
 
     def _complete(self, level: int) -> int:
         """How many hashes of a level the witnessed checkpoint covers."""
-        return self.size // TILE_WIDTH**level
+        return self.size >> (TILE_HEIGHT * level)
 
     def _require(self, level: int, index: int, width: int) -> None:
         """Check that the witnessed checkpoint has so many hashes of a tile.

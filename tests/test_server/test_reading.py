@@ -267,7 +267,7 @@ async def test_an_envelope_is_proven_to_be_in_the_log(stand: Stand) -> None:
 
 
 async def test_every_proof_holds_while_the_log_grows(stand: Stand) -> None:
-    """[L-2] Hashes of a tile that still grows are kept in memory, and the next checkpoint has more."""
+    """[L-2] Tiles that still grow are kept in memory, and the next checkpoint has more."""
     for _ in range(3):
         await stand.relay.send(stand.sender, stand.to)
         await stand.relay.seal()
