@@ -31,7 +31,7 @@ from comity_client.witness_mirror import Mirror
 from comity_client.witness_replay import Replay
 from comity_client.witness_stamps import Stamper
 from comity_client.witness_watch import RetireError, Watch
-from comity_protocol.checkpoint import verify_quorum
+from comity_protocol.checkpoint import add_signatures, cosign, verify_quorum
 from comity_protocol.errors import ComityError, MalformedError
 from comity_protocol.genesis import verify_genesis
 from comity_protocol.identifiers import ID_BYTES, DeploymentId, DeviceId
@@ -156,7 +156,9 @@ async def _assemble(
     key, state, deployment = folder.key, folder.state, settings.deployment
     stamper = None if deployment is None else Stamper(key, state, deployment, clock)
     if settings.relay is None or deployment is None or settings.pinned is None:
-        return _Parts(Witness(state, key, settings.logs, clock, stamper=stamper), None, None)
+        watch = Watch(None, state, key, settings.logs, is_close=False)
+        witness = Witness(state, key, settings.logs, clock, stamper=stamper, watch=watch)
+        return _Parts(witness, None, watch)
     (log,) = settings.logs
     # A witness names its whole public key where a device names its id.
     kid = DeviceId(key.verifier_key.public_key)
@@ -171,7 +173,11 @@ async def _assemble(
 
         def cosigned() -> bytes:
             seen = state.seen(log.name)
-            return seen.note if seen else b""
+            if seen is None:
+                return b""
+            # The very line that was given then, without which nobody would believe the note.
+            line = cosign(seen.note, key.name, key.signing_key, seen.cosigned_at)
+            return add_signatures(seen.note, [line])
 
         mirror = Mirror(settings.data / MIRROR_FOLDER, statements, cosigned)
         stack.callback(mirror.close)
@@ -189,7 +195,7 @@ async def _assemble(
         if mirror is not None:
             mirror.take_note(note, genesis)
 
-    watch = Watch(relay, state, key, log, follow, is_close=mirror is not None)
+    watch = Watch(relay, state, key, settings.logs, follow, is_close=mirror is not None)
     witness = Witness(
         state,
         key,
