@@ -144,6 +144,8 @@ class Witness:
             checkpoint = open_checkpoint(request.note, log)
         except VerificationError as error:
             raise _refused(HTTPStatus.FORBIDDEN, str(error)) from error
+        if self._watch is not None:
+            self._watch.meet(request.note)
         return Offer(
             old_size=request.old_size,
             hashes=request.hashes,

@@ -10,7 +10,8 @@ Rules:
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -49,10 +50,10 @@ class Watch:
 
     def __init__(
         self,
-        source: CheckpointSource,
+        source: CheckpointSource | None,
         state: WitnessState,
         key: WitnessKey,
-        log: VerifierKey,
+        logs: Collection[VerifierKey],
         use: Callable[[bytes], Awaitable[None]] | None = None,
         *,
         is_close: bool = True,
@@ -60,10 +61,10 @@ class Watch:
         """Take what to look at.
 
         Args:
-            source: the relay.
+            source: the relay; None when it is not known, and only what it offers can be looked at.
             state: its memory.
             key: its own keys.
-            log: the log that it watches.
+            logs: the logs that it watches.
             use: gets every published note that holds no surprise, not otherwise verified; may
                 raise a `ComityError`, which is reported.
             is_close: whether to look soon after each cosignature, as a mirror does to show what is
@@ -72,11 +73,12 @@ class Watch:
         self._source: Final = source
         self._state: Final = state
         self._key: Final = key
-        self._log: Final = log
+        self._origins: Final = frozenset(log.name for log in logs)
         self._use: Final = use
         self._is_close: Final = is_close
         self._soon: Final = asyncio.Event()
-        self._has_looked = False
+        self._has_looked = source is None
+        self._surprise: RetireError | None = None
 
     async def run(self, *, settle_seconds: float = SETTLE_SECONDS) -> None:
         """Look for ever.
@@ -86,6 +88,8 @@ class Watch:
         """
         while True:
             note = await self._look()
+            if self._surprise is not None:
+                raise self._surprise
             if note is not None and self._use is not None:
                 try:
                     await self._use(note)
@@ -94,10 +98,11 @@ class Watch:
             try:
                 async with asyncio.timeout(LOOK_SECONDS_MAX):
                     await self._soon.wait()
-                await asyncio.sleep(settle_seconds)
             except TimeoutError:
-                pass
+                continue
             self._soon.clear()
+            if self._surprise is None:
+                await asyncio.sleep(settle_seconds)
 
     def look_soon(self) -> None:
         """Something was cosigned and will be published in a moment; a mirror wants to see it."""
@@ -108,22 +113,36 @@ class Watch:
         """Look, unless that was done since the start; nothing is cosigned before.
 
         Raises:
-            RefusedOfferError: the relay does not show its checkpoint, or the key is retired.
+            RefusedOfferError: the relay does not show its checkpoint, or the key is to be retired.
         """
         if not self._has_looked:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_LOOK_SECONDS_MAX):
                     await self._look()
-            except TimeoutError:
-                pass
-            except RetireError as error:
-                self._soon.set()
-                raise _unavailable(str(error)) from error
+        self._require_no_surprise()
         if not self._has_looked:
             raise _unavailable("relay does not show its checkpoint to this witness")
 
+    def meet(self, note: bytes) -> None:
+        """Look at a note that somebody offers; one that was witnessed before says as much.
+
+        Raises:
+            RefusedOfferError: the key is to be retired.
+        """
+        # A line that does not verify is somebody else's, and nothing follows from it.
+        with suppress(ComityError):
+            self._check(note)
+        self._require_no_surprise()
+
+    def _require_no_surprise(self) -> None:
+        if self._surprise is not None:
+            self._soon.set()
+            raise _unavailable(str(self._surprise))
+
     async def _look(self) -> bytes | None:
         """Give the newest published note, when there is one that holds no surprise."""
+        if self._source is None:
+            return None
         try:
             note = await self._source.checkpoint()
         except RelayRefusedError as error:
@@ -133,23 +152,22 @@ class Watch:
         except OfflineError:
             return None
         try:
-            self.check(note)
+            self._check(note)
         except ComityError as error:
             logger.warning("alarm: what the relay publishes cannot be read: %s", error)
             return None
         self._has_looked = True
         return note
 
-    def check(self, note: bytes) -> None:
-        """Look at one note.
+    def _check(self, note: bytes) -> None:
+        """Look whether a note has a cosignature of this witness's own above its memory.
 
         Raises:
-            ComityError: it is not a checkpoint of the log, or a line under this witness's name
-                does not verify; nothing follows.
-            RetireError: it has a cosignature of this witness's own above its memory.
+            ComityError: it is not a checkpoint, or a line under this witness's name does not
+                verify; nothing follows.
         """
         checkpoint = Checkpoint.parse(parse_note(note).text)
-        if checkpoint.origin != self._log.name:
+        if checkpoint.origin not in self._origins:
             return
         own = cosignatures(note, [self._key.verifier_key])
         if (anchor := self._key.anchor_verifier_key) is not None:
@@ -166,7 +184,7 @@ class Watch:
                 or (checkpoint.size == seen.size and checkpoint.root != seen.root)
             ):
                 size, known = checkpoint.size, seen.size if seen else 0
-                raise RetireError(
+                self._surprise = RetireError(
                     f"the relay shows a cosignature of this witness at size {size} and time"
                     f" {one.time}, and it remembers size {known}: its folder was put back from a"
                     " backup or its key was copied"

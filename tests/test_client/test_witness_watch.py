@@ -105,7 +105,7 @@ def not_yet() -> RelayRefusedError:
 def watching(data: Path, source: Published, now: int = NOW) -> Iterator[Watching]:
     with closing(WitnessFolder.open(data, NAME)) as folder:
         clock = [now]
-        watch = Watch(source, folder.state, folder.key, LOG, source.use)
+        watch = Watch(source, folder.state, folder.key, [LOG], source.use)
         witness = Witness(folder.state, folder.key, [LOG], lambda: clock[0], watch=watch)
         yield Watching(folder, witness, watch, clock)
 
@@ -188,15 +188,37 @@ async def test_notes_of_other_logs_and_of_others_keys_retire_nobody(tmp_path: Pa
     with watching(tmp_path / "other", source) as other:
         foreign = await other.published(0, 9)
     with watching(tmp_path / "w", source) as witness:
-        witness.watch.check(note(9))
         # Under this name with another key: the key id differs only by chance.
         line = parse_signature_lines(foreign.decode().rpartition("\n\n")[2])[1]
         own = witness.folder.key.verifier_key
         forged = add_signatures(note(9), [SignatureLine(own.name, own.key_id, line.signature)])
-        with pytest.raises(VerificationError):
-            witness.watch.check(forged)
         elsewhere = sign_checkpoint(origin="other.example/log", size=9, root=LEAVES[0], key=LOG_KEY)
-        witness.watch.check(elsewhere)
+        for harmless in (note(9), foreign, forged, elsewhere, b"nonsense"):
+            witness.watch.meet(harmless)
+        assert (await witness.cosign(0, 9)).status == 200
+
+
+@pytest.mark.parametrize("has_relay", [True, False])
+async def test_a_witnessed_checkpoint_that_is_offered_says_as_much_as_a_published_one(
+    tmp_path: Path, has_relay: bool
+) -> None:
+    """[W-8] A relay that starts anew shows the witnesses the newest one that they cosigned."""
+    source = Published(error=not_yet())
+    with watching(tmp_path / "w", source) as witness:
+        await witness.cosign(0, 3)
+        shutil.copytree(tmp_path / "w", tmp_path / "backup")
+        published = await witness.published(3, 9)
+    with closing(WitnessFolder.open(tmp_path / "backup", NAME)) as folder:
+        watch = Watch(source if has_relay else None, folder.state, folder.key, [LOG])
+        witness_ = Witness(folder.state, folder.key, [LOG], lambda: NOW, watch=watch)
+        offer = AddCheckpoint(old_size=0, hashes=(), note=published)
+        answer = await witness_.answer("/add-checkpoint", offer.serialize())
+
+        assert (answer.status, b"backup" in answer.body) == (503, True)
+        with pytest.raises(RetireError):
+            await watch.run()
+        clean = AddCheckpoint(old_size=3, hashes=(), note=note(3))
+        assert (await witness_.answer("/add-checkpoint", clean.serialize())).status == 503
 
 
 async def test_it_looks_again_after_each_cosignature(tmp_path: Path) -> None:
