@@ -1,6 +1,7 @@
 """A certificate shows one act to a stranger who has the printed hash, and nothing false holds."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from comity_protocol.log_proof import LogProof
 from comity_protocol.statements import Role
 from support.certificates import HOSTILE_NAME, Made, alterations, flip
 from support.desks import LEAD
+from support.documents import document
 from test_client.conftest import Pair
 
 
@@ -154,6 +156,13 @@ def test_a_page_gives_its_certificate_back_and_is_the_same_each_time(certificate
         find_certificate(b"<!doctype html>")
     with pytest.raises(MalformedError, match="page has 2 certificates"):
         find_certificate(page + page)
+
+
+def test_the_program_of_pages_is_the_one_that_the_documents_name() -> None:
+    # Whoever changes it changes the printed hash in the same commit.
+    (hashed,) = re.findall(r"script-src '(sha256-[A-Za-z0-9+/=]+)'", content_policy())
+
+    assert f"    {hashed}\n" in document("CERTIFICATE.md")
 
 
 def test_every_text_is_there_in_every_language() -> None:
