@@ -9,7 +9,7 @@ or hands over too little; whose stored rows are wrong cannot prove its own log.
 from does not lead to the log, because then there is nothing to derive them from.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -49,6 +49,8 @@ FAULTS_MAX: Final = 1_000
 """Faults that are named; the relay whose tables have more is not repaired by hand."""
 
 Rows = list[tuple[Any, ...]]
+_Derive = Callable[[Row[Any]], tuple[Table, object, bytes]]
+"""Gives an object's table, its key there, and the entry that it makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +119,18 @@ class _Checker:
 
     def _page(self, start: int, end: int) -> None:
         leaves = {row.leaf_index: row.data for row in self._between(tables.leaves, start, end)}
-        objects = dict(self._objects(start, end))
+        rows = self._rows(start, end)
+        # Before the counters are followed, which skip what was lost.
+        for index in sorted(leaves.keys() - {row.leaf_index for row, _ in rows}):
+            self._lost(index)
+        objects = {row.leaf_index: derive(row) for row, derive in rows}
         data: list[bytes] = []
         for index in range(start, end):
             leaf = leaves.get(index)
             if leaf is None:
                 self.fault(tables.leaves, index, "entry is missing", is_derived=False)
                 leaf = b""
-            elif index not in objects:
-                self._lost(index)
-            elif objects[index][2] != leaf:
+            elif index in objects and objects[index][2] != leaf:
                 table, key, _ = objects[index]
                 said = f"does not lead to entry {index} of the log"
                 self.fault(table, key, said, is_derived=False)
@@ -149,16 +153,18 @@ class _Checker:
             said = "entry stands for no object, and no restore has lost one"
             self.fault(tables.leaves, index, said, is_derived=False)
 
-    def _objects(self, start: int, end: int) -> Iterator[tuple[int, tuple[Table, object, bytes]]]:
-        """Give the entry that each stored object makes, by leaf index, in the log's order."""
+    def _rows(self, start: int, end: int) -> list[tuple[Row[Any], _Derive]]:
+        """Give the stored objects, and what makes the entry of each, in the log's order."""
+        kinds: tuple[tuple[Table, _Derive], ...] = (
+            (tables.statements, self._statement),
+            (tables.envelopes, self._envelope),
+            (tables.receipts, self._receipt),
+            (tables.notices, self._notice),
+        )
         found = [
-            *((row, self._statement) for row in self._between(tables.statements, start, end)),
-            *((row, self._envelope) for row in self._between(tables.envelopes, start, end)),
-            *((row, self._receipt) for row in self._between(tables.receipts, start, end)),
-            *((row, self._notice) for row in self._between(tables.notices, start, end)),
+            (row, derive) for table, derive in kinds for row in self._between(table, start, end)
         ]
-        for row, derive in sorted(found, key=lambda pair: pair[0].leaf_index):
-            yield row.leaf_index, derive(row)
+        return sorted(found, key=lambda pair: pair[0].leaf_index)
 
     def _statement(self, row: Row[Any]) -> tuple[Table, object, bytes]:
         self._compare_hash(tables.statements, row.ordinal, row.hash, statement_hash(row.payload))
