@@ -43,6 +43,7 @@ from support.world import Member, World, held_of, lead
 
 SIGNER_TOO_ONE_IN: Final = 3
 KILLED_AGAIN_ONE_IN: Final = 4
+KEPT_FROM_BEFORE: Final = 10
 _OUT_OF_ORDER: Final = {"repairing", "not-found", "unknown-reference", "chain-moved"}
 """What is sent again before that which it rests on is back is sent once more."""
 
@@ -298,6 +299,8 @@ async def _round(
     relay: RelayProcess, sending: Desks, mirrors: list[ServedLog], outcome: Outcome, number: int
 ) -> None:
     one, other, third = sending.members
+    # All of it is promised and will be in the backup; a few are sent again all the same.
+    del sending.kept[:-KEPT_FROM_BEFORE]
     sending.is_sending = True
     tasks = [
         asyncio.create_task(_until_it_breaks(work))
