@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from comity_client.certificate.check import Checked, check_certificate
 from comity_client.certificate.facts import Language, notes, sections, texts
@@ -136,6 +138,20 @@ def test_parts_out_of_order_or_too_many_bytes_are_refused(certificates: Made) ->
         Certificate.parse(bytes(CERTIFICATE_BYTES_MAX + 1))
 
 
+@given(st.binary(max_size=200), st.integers(0, 70_000), st.integers(0, 70_000))
+def test_no_bytes_make_the_reader_stumble(
+    certificates: Made, junk: bytes, at: int, to: int
+) -> None:
+    data = certificates.opened.certificate.serialize()
+    for hostile in (junk, data[:at] + junk + data[to:]):
+        try:
+            found = Certificate.parse(hostile)
+            check_certificate(found, certificates.opened.genesis_hash)
+        except ComityError:
+            continue
+        assert hostile == data
+
+
 def test_names_that_somebody_gave_are_marked_and_never_markup(certificates: Made) -> None:
     t, page = texts(Language.ENGLISH), render_page(certificates.opened, Language.ENGLISH)
 
@@ -234,6 +250,8 @@ def test_the_command_checks_a_file_anew_and_writes_pages_from_it(
     assert call(str(page), "--genesis", digits[::-1]) == Exit.UNVERIFIED
     assert "another genesis" in capsys.readouterr().err
     assert call(str(file), "--open") == Exit.USAGE
+    assert call("ffffffff", "--offline") == Exit.USAGE
+    assert "leave out --offline" in capsys.readouterr().err
     assert call(str(file), "--html", str(page)) == Exit.NOT_FOUND
     file.write_bytes(flip(file.read_bytes(), -2))
     assert call(str(file)) == Exit.UNVERIFIED

@@ -3,8 +3,10 @@
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from dataclasses import replace
 from functools import cache
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import typst
 import zxingcpp
 from pypdf import PdfReader
 from pypdf.generic import DictionaryObject, StreamObject
+from tlog_scales import signing, tlog
 
 from comity_client.certificate import paper
 from comity_client.certificate.check import Checked, check_certificate
@@ -90,6 +93,36 @@ def test_the_code_on_a_paper_is_the_proof_file(certificates: Made, tmp_path: Pat
     assert code == checked.certificate.proof
     under = verify_proof(LogProof.parse(code), checked.certificate.core, checked.genesis)
     assert under == checked.under
+
+
+def test_another_program_believes_the_code_with_the_policy_and_the_core_beside_it(
+    certificates: Made, tmp_path: Path
+) -> None:
+    """What is hashed and read here is written out anew, so that nothing of ours vouches for it."""
+    checked = certificates.opened
+    pdf = render_paper(checked, Language.ENGLISH)
+    stem = checked.core.id.hex()[:8]
+    core = PdfReader(BytesIO(pdf)).attachments[f"{stem}.core"][0]
+    (code,) = codes_of(pdf, tmp_path)
+
+    head, note = code.decode().split("\n\n", 1)
+    _, extra, index, *hashes = head.split("\n")
+    places = b64decode(extra.removeprefix("extra "))
+    named = sha256(b"comity/1/envelope\0" + core).digest()
+    tag = sha256(b"comity/1/leaf-envelope\0" + named).digest()
+    leaf = sha256(b"\0" + b"\0" + tag + places).digest()
+    checkpoint = tlog.Checkpoint.from_text(note)
+    policy = [line.split(" ") for line in checked.genesis.policy.serialize().splitlines()]
+    checkpoint.verify(signing.Vkey.from_string(policy[0][1]))
+    keys = [signing.Vkey.from_string(line[2]) for line in policy if line[0] == "witness"]
+    cosigned = signing.VkeySet(*keys).verify(checkpoint.signatures, checkpoint)
+    place = int(index.removeprefix("index "))
+    proof = tlog.InclusionProof(place, checkpoint.size, [b64decode(line) for line in hashes])
+
+    proof.check(leaf, checkpoint.root_hash)
+    assert len(list(cosigned)) == 3
+    with pytest.raises(tlog.InclusionProofInvalid):
+        proof.check(sha256(leaf).digest(), checkpoint.root_hash)
 
 
 def test_a_proof_too_large_for_one_code_takes_several_in_order(

@@ -56,6 +56,8 @@ def certificate(
     is_file = Path(source).is_file()
     if is_file and is_open:
         raise click.UsageError("a file is opened or not as it was made; leave out --open")
+    if shell.is_offline and not is_file:
+        raise click.UsageError("a certificate needs the relay's tiles; leave out --offline")
     for path in (plain, html, pdf):
         if path is not None and path.exists():
             raise FileError(f"{path} is there already; choose another name, or move it away")
