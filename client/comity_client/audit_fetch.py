@@ -11,7 +11,8 @@ and nothing is fetched under the new one.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -120,7 +121,7 @@ async def fetch(
     if note is None:
         raise SourceError(f"{source.url} has no checkpoint")
     offered = verify_quorum(note, genesis.log, genesis.quorum)
-    known = read_checkpoint(archive, genesis)
+    known = read_checkpoint(archive, genesis) or _newest_kept(archive, genesis)
     log = _Proven(archive, source, offered, genesis.deployment)
     await log.open()
     if known is not None and not await _continues(archive, log, known, (note, offered), report):
@@ -147,7 +148,10 @@ def read_checkpoint(archive: Archive, genesis: Genesis) -> tuple[bytes, Witnesse
         MalformedError, VerificationError: It is not believable.
     """
     note = archive.read(CHECKPOINT, NOTE_BYTES_MAX)
-    return None if note is None else (note, verify_quorum(note, genesis.log, genesis.quorum))
+    if note is None:
+        return None
+    with named(CHECKPOINT):
+        return note, verify_quorum(note, genesis.log, genesis.quorum)
 
 
 def read_genesis(archive: Archive, pinned: bytes | None) -> Genesis | None:
@@ -157,7 +161,29 @@ def read_genesis(archive: Archive, pinned: bytes | None) -> Genesis | None:
         VerificationError: It is another than the pinned one, or is not properly signed.
     """
     data = archive.read(GENESIS, GENESIS_BYTES_MAX)
-    return None if data is None else _verified_genesis(data, pinned)
+    if data is None:
+        return None
+    with named(GENESIS):
+        return _verified_genesis(data, pinned)
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Put a file's name before what is wrong with it."""
+    try:
+        yield
+    except (MalformedError, VerificationError) as error:
+        raise VerificationError(f"{name}: {error}") from error
+
+
+def _newest_kept(archive: Archive, genesis: Genesis) -> tuple[bytes, WitnessedCheckpoint] | None:
+    """Read the largest of the kept checkpoints, for a folder whose newest one is gone."""
+    name = max(archive.names(CHECKPOINTS), default="")
+    note = archive.read(name, NOTE_BYTES_MAX) if name else None
+    if note is None:
+        return None
+    with named(name):
+        return note, verify_quorum(note, genesis.log, genesis.quorum)
 
 
 async def pin_genesis(archive: Archive, source: Source, pinned: bytes | None) -> Genesis:

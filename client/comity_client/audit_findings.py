@@ -23,7 +23,7 @@ class Grade(IntEnum):
     UNPROVEN = 3
     """Something is not what it says that it is; nothing follows from it."""
     MISCONDUCT = 4
-    """The relay, a witness or a desk did what it must not; the evidence is worth keeping."""
+    """The relay did what it must not, and what is in the folder proves it to a stranger."""
 
 
 class Kind(Enum):
@@ -73,16 +73,16 @@ GRADES: Final = MappingProxyType(
         Kind.PROMISE: Grade.UNPROVEN,
         Kind.SIGNED_OBJECT: Grade.UNPROVEN,
         Kind.FORK: Grade.MISCONDUCT,
-        Kind.ROLLBACK: Grade.MISCONDUCT,
+        Kind.ROLLBACK: Grade.UNPROVEN,
         Kind.ENTRY_FORM: Grade.MISCONDUCT,
-        Kind.WITHHELD_STATEMENT: Grade.MISCONDUCT,
-        Kind.INVALID_STATEMENT: Grade.MISCONDUCT,
+        Kind.WITHHELD_STATEMENT: Grade.UNPROVEN,
+        Kind.INVALID_STATEMENT: Grade.UNPROVEN,
         Kind.BROKEN_PROMISE: Grade.MISCONDUCT,
-        Kind.NOT_LOGGED: Grade.MISCONDUCT,
+        Kind.NOT_LOGGED: Grade.UNPROVEN,
         Kind.STALE: Grade.ALARM,
         Kind.THIN_QUORUM: Grade.ALARM,
         Kind.RETIRED_WITNESS: Grade.ALARM,
-        Kind.OWN_KEY: Grade.MISCONDUCT,
+        Kind.OWN_KEY: Grade.ALARM,
     }
 )
 

@@ -283,12 +283,13 @@ class Audit:
     ) -> tuple[int, Directory | None]:
         """Match statements with their entries and fold them by all rules."""
         by_leaf = {statement_leaf(one.payload): one for one in statements}
-        directory, count = None, 0
+        directory, count, is_complete = None, 0, True
         pinned = statement_hash(genesis.serialize())
         for index, entry in scan.statements:
             signed = by_leaf.pop(entry, None)
             if signed is None:
                 # SPEC [B-13]: a log with a statement that was not given is refused.
+                is_complete = False
                 text = f"entry {index} is a statement that was not given"
                 self._report(
                     Finding(kind=Kind.WITHHELD_STATEMENT, text=text, where=_place_of(index))
@@ -301,10 +302,11 @@ class Audit:
                     directory = directory.apply(_bare(signed), index)
                 count += 1
             except ComityError as error:
-                text = f"statement at entry {index} breaks a rule: {error}"
-                self._report(
-                    Finding(kind=Kind.INVALID_STATEMENT, text=text, where=_place_of(index))
-                )
+                # After a missing statement the next ones of its chain break rules, too.
+                if is_complete:
+                    text = f"statement at entry {index} breaks a rule: {error}"
+                    where = _place_of(index)
+                    self._report(Finding(kind=Kind.INVALID_STATEMENT, text=text, where=where))
                 if directory is None:
                     break
         for signed in _before_last(statements, by_leaf):

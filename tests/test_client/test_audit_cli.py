@@ -92,6 +92,31 @@ def test_a_copy_is_repaired_from_a_mirror(log: PaperLog, folder: Path, say: Say)
     assert say("verify", folder)[0] == Exit.OK
 
 
+def test_a_damaged_checkpoint_and_signature_are_repaired_and_a_fork_is_not_taken_for_one(
+    log: PaperLog, folder: Path, say: Say
+) -> None:
+    """[L-6] What was seen before is compared although the newest checkpoint is gone."""
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints/000000000600-x").write_bytes(log.note(600))
+    statements = (folder / "statements.cbor").read_bytes()
+    at = len(statements) - 9
+    damaged = statements[:at] + bytes([statements[at] ^ 1]) + statements[at + 1 :]
+    (folder / "statements.cbor").write_bytes(damaged)
+    with mirror_in_a_thread(log.files()) as url:
+        code, lines, _ = say("fsck", folder, "--repair", url, "--json")
+        assert (code, lines[0]["where"]) == (Exit.OK, "statements.cbor")
+        (folder / "checkpoint").write_bytes(b"damaged")
+        code, _, text = say("verify", folder)
+        assert (code, "checkpoint: " in text) == (Exit.UNVERIFIED, True)
+        assert say("fsck", folder, "--repair", url)[0] == Exit.OK
+        assert say("verify", folder)[0] == Exit.OK
+    (folder / "checkpoint").unlink()
+    other = PaperLog(log.world, 900, salt=b"other")
+    with mirror_in_a_thread(other.files()) as url:
+        assert say("fetch", url, folder)[0] == Exit.MISCONDUCT
+    assert not (folder / "checkpoint").exists()
+
+
 def test_a_fork_is_kept_and_proven_to_a_third_party(
     log: PaperLog, folder: Path, tmp_path: Path, say: Say
 ) -> None:
