@@ -10,14 +10,32 @@ from pathlib import Path
 
 import pytest
 
-from support.restores import Outcome, restore_drill
+from support.postgres import PostgresServer
+from support.restores import Outcome, PostgresBackups, restore_drill
 
-ROUNDS = 4
+ROUNDS = 3
 ROUNDS_LONG = 200
+ROUNDS_POSTGRESQL = 40
 
 
 async def test_restored_relay_forks_nothing_and_gets_everything_back(tmp_path: Path) -> None:
     require_whole(await restore_drill(tmp_path, rounds=ROUNDS), ROUNDS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3_600)
+async def test_restored_relay_on_postgresql_forks_nothing_in_40_restores(tmp_path: Path) -> None:
+    with PostgresServer() as server:
+        url = server.create_database()
+        outcome = await restore_drill(
+            tmp_path,
+            rounds=ROUNDS_POSTGRESQL,
+            database=url,
+            backups=PostgresBackups(server, url),
+            report=report,
+        )
+
+    require_whole(outcome, ROUNDS_POSTGRESQL)
 
 
 @pytest.mark.long

@@ -7,9 +7,11 @@ folder of one is put back from a backup: [W-1] [W-6] [W-8].
 import asyncio
 import json
 import shutil
+import socket
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import count
@@ -209,3 +211,42 @@ async def test_a_folder_put_back_from_a_backup_stops_its_witness_for_ever(
                 status, said = await witness.end()
             assert (status, expected in said) == (1, True), said
     assert "put back from a backup" in (deployed.data(one) / RETIRED_FILE).read_text()
+
+
+async def test_a_relay_that_was_restored_with_its_signer_is_refilled_from_a_mirror(
+    deployed: Deployed,
+) -> None:
+    """[R-16] [R-17] [G-5] The relay can call nobody; its witnesses call it, and one is a mirror."""
+    one, other, _ = deployed.names
+    folder = deployed.relay.folder
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    mirror = ("--mirror", "--port", port)
+    address = f"http://127.0.0.1:{port}"
+    async with deployed.witness(other, "--no-listen"), deployed.witness(one, *mirror):
+        await deployed.post(3)
+        await deployed.covered()
+        for name in ("signer.sqlite", "relay.sqlite"):
+            with (
+                closing(sqlite3.connect(folder / name)) as source,
+                closing(sqlite3.connect(folder / f"{name}.backup")) as target,
+            ):
+                source.backup(target)
+        await deployed.post(99)
+        note = await deployed.covered(address)
+        await deployed.relay.kill()
+    for name in ("signer.sqlite", "relay.sqlite"):
+        for end in ("-wal", "-shm", "-journal"):
+            (folder / (name + end)).unlink(missing_ok=True)
+        shutil.copy(folder / f"{name}.backup", folder / name)
+    deployed.relay._environment["COMITY_MIRRORS"] = address
+    await deployed.relay.start()
+    async with deployed.witness(other, "--no-listen"), deployed.witness(one, *mirror):
+        deployed.posted += 1  # The notice of the restore.
+        after = await deployed.covered()
+
+    size = int(note.split(b"\n")[1])
+    assert int(after.split(b"\n")[1]) == size + 1
+    events = deployed.relay.events()
+    assert [events.count(event) for event in ("database-restored", "repair-finished")] == [1, 1]

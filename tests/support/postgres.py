@@ -169,13 +169,29 @@ class PostgresServer:
             Its address for SQLAlchemy's ``create_async_engine``.
         """
         name = f"test_{secrets.token_hex(8)}"
-        self._run("createdb", "--host", str(self._directory), "--username", _USER, name)
+        self._run("createdb", *self._place, name)
         return f"postgresql+asyncpg://{_USER}@/{name}?host={quote(str(self._directory))}"
 
     def drop_database(self, url: str) -> None:
         """Remove a database that `create_database` made, closing the sessions that still use it."""
-        name = url.partition("@/")[2].partition("?")[0]
-        self._run("dropdb", "--force", "--host", str(self._directory), "--username", _USER, name)
+        self._run("dropdb", "--force", *self._place, _name_of(url))
+
+    def back_up(self, url: str) -> Path:
+        """Dump a database, while it is used, into a file that the next back-up overwrites."""
+        file = self._directory / "backup"
+        file.unlink(missing_ok=True)
+        self._run("pg_dump", *self._place, "--format", "custom", "--file", str(file), _name_of(url))
+        return file
+
+    def restore(self, url: str, file: Path) -> None:
+        """Put a dump in the place of a database."""
+        self.drop_database(url)
+        self._run("createdb", *self._place, _name_of(url))
+        self._run("pg_restore", *self._place, "--dbname", _name_of(url), str(file))
+
+    @property
+    def _place(self) -> tuple[str, ...]:
+        return ("--host", str(self._directory), "--username", _USER)
 
     def _prepare(self) -> None:
         if len(os.fsencode(self.socket_path)) > _SOCKET_PATH_BYTES_MAX:
@@ -260,6 +276,10 @@ class PostgresServer:
         if completed.returncode != 0:
             output = completed.stdout.decode(errors="replace")
             raise RuntimeError(f"{program} ended with {completed.returncode}:\n{output}")
+
+
+def _name_of(url: str) -> str:
+    return url.partition("@/")[2].partition("?")[0]
 
 
 def _find_programs() -> Path:

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import ClientError, ClientSession, DummyCookieJar, TCPConnector, web
 from aiohttp.typedefs import Handler
@@ -34,9 +34,11 @@ from comity_protocol.receipts import Receipt, Signed, sign_receipt
 from comity_protocol.signed_note import encode_base64, parse_note
 from comity_protocol.witnessing import AddCheckpoint
 from comity_server.signer import SignerState
+from comity_server.stores import open_store
 from support.kills import Asker
 from support.load import PASSING, AgainError, Ledger, Line
 from support.mirror import ServedLog
+from support.postgres import PostgresServer
 from support.process import RelayProcess
 from support.recount import recount
 from support.world import Member, World, held_of, lead
@@ -243,10 +245,75 @@ def _root(entries: list[bytes]) -> str:
     return encode_base64(Frontier().extend(map(leaf_hash, entries)).root)
 
 
+class Backups(Protocol):
+    """How the database is copied, and put back."""
+
+    def back_up(self) -> None:
+        """Copy it while it is used."""
+
+    def restore(self) -> None:
+        """Put the copy in its place, while nobody uses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteBackups:
+    """By SQLite's own way to copy a file that is written to."""
+
+    path: Path
+
+    def back_up(self) -> None:
+        """See ``Backups``."""
+        _copy(self.path)
+
+    def restore(self) -> None:
+        """See ``Backups``."""
+        _put_back(self.path)
+
+
+@dataclass(slots=True)
+class PostgresBackups:
+    """By ``pg_dump`` and ``pg_restore``."""
+
+    server: PostgresServer
+    url: str
+    file: Path | None = None
+
+    def back_up(self) -> None:
+        """See ``Backups``."""
+        self.file = self.server.back_up(self.url)
+
+    def restore(self) -> None:
+        """See ``Backups``."""
+        assert self.file is not None
+        self.server.restore(self.url, self.file)
+
+
+async def _size_of(url: str) -> int:
+    store = open_store(url)
+    try:
+        return (await store.head()).size
+    finally:
+        await store.close()
+
+
 async def restore_drill(
-    folder: Path, *, rounds: int, report: Callable[[str], None] = lambda _: None
+    folder: Path,
+    *,
+    rounds: int,
+    database: str = "",
+    backups: Backups | None = None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Run it on SQLite; give what came out."""
+    """Run it; give what came out.
+
+    Args:
+        folder: For the data of relay and witnesses.
+        rounds: How often to restore.
+        database: Its address; SQLite in the folder when empty.
+        backups: How it is copied; needed with an address.
+        report: Called now and then with a line.
+    """
+    backups = backups or SqliteBackups(folder / "relay" / "relay.sqlite")
     outcome = Outcome()
     world = World.found()
     desks = [world.create_desk(code) for code in ("XA", "XB", "XA")]
@@ -264,7 +331,9 @@ async def restore_drill(
             await stack.enter_async_context(mirror_witness(folder, name, line, ServedLog()))
             for name in sorted(world.witness_keys)
         ]
-        relay = RelayProcess(folder / "relay", world, witnesses=[one.url for one in mirrors])
+        relay = RelayProcess(
+            folder / "relay", world, witnesses=[one.url for one in mirrors], database=database
+        )
         stack.push_async_callback(relay.kill)
         sending = Desks(line, members)
         await _start(relay, line)
@@ -273,7 +342,7 @@ async def restore_drill(
         await _wait_until_sealed(line)
         line.seen = note_hash(await _checkpoint(line))
         for number in range(rounds):
-            await _round(relay, sending, mirrors, outcome, number)
+            await _round(relay, backups, sending, mirrors, outcome, number)
             if number % 20 == 19:
                 report(outcome.figures())
         await _wait_until_sealed(line)
@@ -296,7 +365,12 @@ async def restore_drill(
 
 
 async def _round(
-    relay: RelayProcess, sending: Desks, mirrors: list[ServedLog], outcome: Outcome, number: int
+    relay: RelayProcess,
+    backups: Backups,
+    sending: Desks,
+    mirrors: list[ServedLog],
+    outcome: Outcome,
+    number: int,
 ) -> None:
     one, other, third = sending.members
     # All of it is promised and will be in the backup; a few are sent again all the same.
@@ -312,7 +386,9 @@ async def _round(
         )
     ]
     await asyncio.sleep(_moment(0.3))
-    had = await asyncio.to_thread(_back_up, relay.folder)
+    signer = relay.folder / "signer.sqlite"
+    await asyncio.to_thread(_copy, signer)
+    await asyncio.to_thread(backups.back_up)
     await asyncio.sleep(_moment(0.5))
     await relay.kill()
     sending.is_sending = False
@@ -323,10 +399,13 @@ async def _round(
         default=0,
     )
     if not is_signer_too:
-        state = SignerState(relay.folder / "signer.sqlite", sending.line.world.genesis.origin)
+        state = SignerState(signer, sending.line.world.genesis.origin)
         signed = max(signed, state.read().size)
         state.close()
-    _restore(relay.folder, signer=is_signer_too)
+    await asyncio.to_thread(backups.restore)
+    had = await _size_of(relay.database)
+    if is_signer_too:
+        _put_back(signer)
     outcome.rounds += 1
     outcome.signers_restored += is_signer_too
     outcome.restores += signed > had
@@ -409,25 +488,24 @@ async def _notices(asker: Asker, member: Member) -> list[Restored]:
     return [notice for notice in found if isinstance(notice, Restored)]
 
 
-def _back_up(folder: Path) -> int:
-    """Copy the signer's file and the database as a backup does; give the entries in the copy."""
-    for name in ("signer.sqlite", "relay.sqlite"):
-        with (
-            closing(sqlite3.connect(folder / name, timeout=10)) as source,
-            closing(sqlite3.connect(folder / f"{name}.backup")) as target,
-        ):
-            source.backup(target)
-    with closing(sqlite3.connect(folder / "relay.sqlite.backup")) as copy:
-        (size,) = copy.execute("SELECT size FROM head").fetchone()
-    return int(size)
+def _copy(path: Path) -> None:
+    """Copy an SQLite file that is written to."""
+    with (
+        closing(sqlite3.connect(path, timeout=10)) as source,
+        closing(sqlite3.connect(_copy_of(path))) as target,
+    ):
+        source.backup(target)
 
 
-def _restore(folder: Path, *, signer: bool) -> None:
-    """Put the copies back."""
-    for name in ("relay.sqlite", *(("signer.sqlite",) if signer else ())):
-        for end in ("", "-wal", "-shm", "-journal"):
-            (folder / (name + end)).unlink(missing_ok=True)
-        shutil.copy(folder / f"{name}.backup", folder / name)
+def _put_back(path: Path) -> None:
+    """Put the copy of an SQLite file in its place."""
+    for end in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    shutil.copy(_copy_of(path), path)
+
+
+def _copy_of(path: Path) -> Path:
+    return path.with_name(path.name + ".backup")
 
 
 def _moment(seconds_max: float) -> float:
