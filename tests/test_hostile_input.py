@@ -51,6 +51,7 @@ from support.hostile import (
     frames_cases,
     header_cases,
     method_cases,
+    notice_bodies,
     path_cases,
     raw_cases,
     receipt_bodies,
@@ -210,7 +211,7 @@ async def run_attack(
     assert after - before < GROWTH_KIB_MAX
 
 
-async def test_broken_envelopes_receipts_and_statements_are_refused(target: Target) -> None:
+async def test_broken_envelopes_receipts_notices_and_statements_are_refused(target: Target) -> None:
     """[R-12]"""
     world, member = target.line.world, target.member
     good = world.seal_act(member, target.other.desk, lead(), seen=target.line.seen).upload
@@ -218,6 +219,7 @@ async def test_broken_envelopes_receipts_and_statements_are_refused(target: Targ
     bodies = [
         *(("/v1/envelopes", *body) for body in upload_bodies(world, member, good)),
         *(("/v1/receipts", *body) for body in receipt_bodies(member, 3, target.line.seen)),
+        *(("/v1/notices", *body) for body in notice_bodies(world, member, 3, target.line.seen)),
         *(("/v1/statements", *body) for body in statement_bodies(member, last)),
     ]
     cases = (

@@ -20,6 +20,7 @@ from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.envelope import Upload
 from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.keys import Context
+from comity_protocol.notices import Author, Hold, HoldBasis, sign_notice
 from comity_protocol.receipts import Receipt, Signed, sign_receipt
 from comity_protocol.statements import SignedStatement, sign_statement
 from comity_protocol.wire import PROBLEM_TYPE, PROBLEMS
@@ -259,6 +260,19 @@ def receipt_bodies(member: Member, seq: int, seen: bytes) -> Iterator[tuple[str,
         yield f"receipt with {name}", signed.serialize()
 
 
+def notice_bodies(
+    world: World, member: Member, seq: int, seen: bytes
+) -> Iterator[tuple[str, bytes]]:
+    """Notices with something wrong, signed again by the device."""
+    by = Author(world.genesis.deployment, member.desk, member.id, seq, seen)
+    good = sign_notice(member.fast, Hold(by, (EnvelopeId(bytes(16)),), HoldBasis.COMPLAINT))
+    yield from BROKEN_CBOR
+    yield from mangled(good.serialize(), cuts=12, flips=30, seed=4)
+    for name, payload in altered_maps(good.payload):
+        signed = Signed(payload, member.fast.sign(Context.NOTICE, payload))
+        yield f"notice with {name}", signed.serialize()
+
+
 def statement_bodies(member: Member, good: SignedStatement) -> Iterator[tuple[str, bytes]]:
     """Statements with something wrong, signed again by the device's full key."""
     yield from BROKEN_CBOR
@@ -336,7 +350,7 @@ def method_cases(paths: Sequence[str]) -> Iterator[Case]:
             yield Case(f"{method} {path}", method, path)
 
 
-_POSTED: Final = {"/v1/statements", "/v1/envelopes", "/v1/receipts"}
+_POSTED: Final = {"/v1/statements", "/v1/envelopes", "/v1/receipts", "/v1/notices"}
 
 
 def path_cases() -> Iterator[Case]:
@@ -392,7 +406,7 @@ def path_cases() -> Iterator[Case]:
         ),
         "?" + "&".join(f"k{number}=1" for number in range(500)),
     ):
-        for path in ("/v1/mailbox", "/v1/receipts", "/v1/statements"):
+        for path in ("/v1/mailbox", "/v1/receipts", "/v1/notices", "/v1/statements"):
             target = (path + query).replace(" ", "%20").replace("'", "%27")
             if query == "?%31" or query in ("?limit=%31", "?after=0&", "?&&&"):
                 continue  # These may be read as well-formed queries.
