@@ -136,6 +136,8 @@ class Witness:
             old = self.size or 0
             if old > size:
                 observe.alarm("witness-ahead", host=self.host, size=old, signed=size)
+                # What one answer says is not held against it for ever: it is asked again.
+                self.size = None
                 return ()
             hashes = tuple(await consistency(old, size)) if old else ()
             answer = await self._post(AddCheckpoint(old_size=old, hashes=hashes, note=note), path)

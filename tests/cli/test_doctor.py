@@ -1,7 +1,7 @@
 """The doctor finds what is wrong, says what to do, and fails with the right code."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -48,11 +48,19 @@ class Clinic:
             device=profile.device,
         )
 
-    def keep(self, *, sealed_at: int = NOW - 60, witnesses: int = 3) -> None:
-        """Keep a checkpoint that so many witnesses cosigned then."""
+    def keep(
+        self,
+        *,
+        sealed_at: int = NOW - 60,
+        witnesses: int = 3,
+        clocks: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Keep a checkpoint that so many witnesses cosigned then, or when their own clocks said."""
         note = sign_checkpoint(origin=ORIGIN, size=0, root=EMPTY_ROOT, key=self.world.log_key)
         keys = sorted(self.world.witness_keys.items())[:witnesses]
-        note = add_signatures(note, [cosign(note, name, key, sealed_at) for name, key in keys])
+        note = add_signatures(
+            note, [cosign(note, name, key, clocks.get(name, sealed_at)) for name, key in keys]
+        )
         state = self.state()
         state.keep_newest(Newest(size=0, root=EMPTY_ROOT, note=note, sealed_at=sealed_at))
         state.close()
@@ -127,6 +135,23 @@ def test_a_clock_behind_the_witnesses_fails(clinic: Clinic) -> None:
 
     assert code == Exit.FAILED
     assert checks["clock"] == ("fail", "this machine is 2 hours behind the witnesses")
+
+
+@pytest.mark.parametrize("years", [10, -10])
+def test_a_witness_whose_clock_is_years_off_is_named_and_fails_nothing(
+    clinic: Clinic, years: int
+) -> None:
+    """[M-5]."""
+    off = years * 365 * DAY
+    clinic.keep(clocks={"witness1.example": NOW + off})
+
+    code, checks = clinic.look()
+
+    level, text = checks["clocks"]
+    assert code == Exit.OK
+    assert level == "warn"
+    assert f"witness1.example {off + 60:+} s" in text
+    assert checks["clock"][0] == "ok"
 
 
 @pytest.mark.parametrize(("age", "level"), [(600, "ok"), (3_600, "warn"), (4 * DAY, "fail")])
