@@ -3,6 +3,7 @@
 The folder is checked with nothing running. Each test plants one fault and takes it away again.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,6 +143,21 @@ def test_a_missing_file_is_named(name: str, small_folder: Path) -> None:
         path.write_bytes(data)
 
     assert named(found) == {(Kind.MISSING_FILE, name)}
+
+
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 512, 513])
+def test_every_file_of_a_log_of_any_size_is_compared(
+    size: int, log: PaperLog, tmp_path: Path
+) -> None:
+    """[V-3] Also where levels end in full tiles, or in tiles of one hash."""
+    PaperLog(log.world, size, statements=log.statements[: min(size, 8)]).write(tmp_path)
+    assert [one.kind for one in audit(tmp_path)[1]] == []
+    for name in [*Archive(tmp_path).names("tile")]:
+        data = (tmp_path / name).read_bytes()
+        with altered(tmp_path / name, flip(len(data) // 2 + 3, 7)):
+            _, found = audit(tmp_path)
+        kind = Kind.DAMAGED_ENTRIES if "entries" in name else Kind.DAMAGED_TILE
+        assert named(found) == {(kind, name)}
 
 
 def test_swapped_tiles_are_named(folder: Path) -> None:
@@ -338,6 +354,11 @@ def test_a_link_in_the_folder_is_never_followed(tmp_path: Path, log: PaperLog) -
     (tmp_path / "log/tile/0/000").symlink_to(secret)
     _, found = audit(tmp_path / "log")
     assert (Kind.DAMAGED_TILE, "tile/0/000") in named(found)
+
+    (tmp_path / "log/tile/0/000").unlink()
+    os.mkfifo(tmp_path / "log/tile/0/000")
+    _, found = audit(tmp_path / "log")
+    assert any("no plain file" in one.text for one in found)
 
     (tmp_path / "log/tile").rename(tmp_path / "elsewhere")
     (tmp_path / "log/tile").symlink_to(tmp_path / "elsewhere")
