@@ -23,9 +23,10 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from comity_client.asking import ask
-from comity_client.brackets import Brackets, Times, read_times
+from comity_client.brackets import Times, read_times
 from comity_client.census import BUNDLES_MAX, Census, Count
 from comity_client.compose import Composed, Composer
+from comity_client.dating import Dating
 from comity_client.drafts import Draft
 from comity_client.envelopes import (
     Line,
@@ -49,7 +50,8 @@ from comity_client.ledger import (
     stored_steps,
 )
 from comity_client.mail import Mail
-from comity_client.notices import Kept, Notices, kept_notices
+from comity_client.noticed import Kept, kept_notices
+from comity_client.notices import Notices
 from comity_client.opener import Content, Opener, Parts
 from comity_client.outbox import Outbox
 from comity_client.profile import KEYS_FILE, STATE_FILE, Profile, read_profile, write_profile
@@ -158,7 +160,7 @@ class Desk:
         self._stamps: Final = Stamps(state, ask, now)
         self._refill: Final = Refill(state, self.relay, self._keeping, now)
         self._erasing: Final = Erasing(state, self._notices, self._threads, self._own, now)
-        self.brackets: Final = Brackets(state, self.relay, self._sync)
+        self.dating: Final = Dating(state, self.relay, self._sync)
         self._receipts: Final = Receipts(
             state=state,
             relay=self.relay,
@@ -294,7 +296,7 @@ class Desk:
         await self._refill_restored()
         self._erasing.carry_out()
         await self._promises.look(complete)
-        await self.brackets.learn()
+        await self.dating.learn()
         self._refill.ended()
         self._keeping.prune(complete.sealed_at)
         return tuple(line for line in self.inbox() if line.counter not in before)

@@ -11,11 +11,11 @@ Rules:
   parts, wraps and uploads of these envelopes, so that its files do not hold them any more.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from typing import Final
 
-from comity_client.notices import Notices, fold_notices, kept_notices
+from comity_client.noticed import fold_notices, kept_notices, read_erased
+from comity_client.notices import Notices
 from comity_client.state import State
 from comity_client.threads import Threads
 from comity_protocol.errors import ComityError
@@ -46,19 +46,6 @@ class UnderWayError(ComityError):
 
     code = "under-way"
     remedy = "run `comity sync` until `comity outbox` shows nothing queued, then try again"
-
-
-@dataclass(frozen=True, slots=True)
-class Erased:
-    """That an envelope's copy is gone.
-
-    Attributes:
-        basis: Why, a code of ``EraseBasis``.
-        at: UTC seconds: the sealed time of the notice, or this machine's time before that.
-    """
-
-    basis: str
-    at: int
 
 
 class Erasing:
@@ -200,15 +187,6 @@ class Erasing:
             "SELECT hash FROM notices WHERE leaf_index = ?", (index,)
         ).fetchone()
         return bytes(row[0])
-
-
-def read_erased(state: State) -> Mapping[EnvelopeId, Erased]:
-    """Give what was erased on this machine."""
-    rows = state.connection.execute(
-        "SELECT envelope, basis, coalesce(notices.sealed_at, erased_at) FROM erased"
-        " LEFT JOIN notices ON notices.hash = erased.notice"
-    )
-    return {EnvelopeId(envelope): Erased(basis, at) for envelope, basis, at in rows}
 
 
 def require_there(state: State, envelope: EnvelopeId) -> None:

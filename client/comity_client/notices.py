@@ -7,7 +7,6 @@ Rules:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from comity_client.keeping import Keeping, Kind, Posted
@@ -26,30 +25,15 @@ from comity_protocol.leaves import notice_hash, notice_leaf
 from comity_protocol.notices import (
     Author,
     DeskNotice,
-    Ledger,
     Notice,
     Restored,
     check_concerns,
-    parse_notice,
     sign_notice,
     verify_notice,
 )
 from comity_protocol.receipts import Signed, verify_promise
 
 PAGES_MAX: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A notice that was verified.
-
-    Attributes:
-        sealed_at: Sealed time of the checkpoint by which it was proven, UTC seconds.
-    """
-
-    leaf_index: int
-    notice: Notice
-    sealed_at: int
 
 
 class Notices:
@@ -220,18 +204,3 @@ class Notices:
             (envelope,),
         ).fetchone()
         return None if row is None else Core.parse(row[0])
-
-
-def kept_notices(state: State) -> tuple[Kept, ...]:
-    """Give every verified notice in leaf order."""
-    rows = state.connection.execute(
-        "SELECT leaf_index, payload, sealed_at FROM notices ORDER BY leaf_index"
-    )
-    return tuple(
-        Kept(index, parse_notice(payload), sealed_at) for index, payload, sealed_at in rows
-    )
-
-
-def fold_notices(state: State) -> Ledger:
-    """Give what all notices say together: holds, erasures, stamps, restores."""
-    return Ledger.fold((kept.leaf_index, kept.notice) for kept in kept_notices(state))

@@ -86,7 +86,7 @@ async def statistics(desk: Desk, *, is_online: bool = True) -> Statistics:
         VerificationError: It dates them with a checkpoint that does not hold.
     """
     if is_online:
-        await desk.brackets.read_published()
+        await desk.dating.read_published()
     steps, unaccounted = audited(desk)
     as_of, genesis = desk.newest, desk.genesis
     calendar, times = read_calendar(desk.state, as_of.sealed_at), desk.times()

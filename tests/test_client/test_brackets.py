@@ -136,7 +136,7 @@ async def test_outages_are_told_from_all_published_checkpoints(pair: Pair) -> No
         await pair.alice.desk.flush()
         await pair.relay.seal()
     await desk.sync()
-    assert await desk.brackets.read_published()
+    assert await desk.dating.read_published()
     until = desk.state.mark(READ_UNTIL)
     assert until is not None
     assert outages(read_calendar(desk.state, until).all) == ()
@@ -146,7 +146,7 @@ async def test_outages_are_told_from_all_published_checkpoints(pair: Pair) -> No
     await pair.relay.seal()
     await desk.sync()
     before = desk.state.connection.execute("SELECT count(*) FROM checkpoints").fetchone()
-    assert await desk.brackets.read_published()
+    assert await desk.dating.read_published()
     again = desk.state.connection.execute("SELECT count(*) FROM checkpoints").fetchone()
 
     assert again >= before

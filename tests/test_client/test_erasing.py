@@ -3,7 +3,8 @@
 import pytest
 
 from comity_client.drafts import Draft
-from comity_client.erasing import ErasedError, HoldError, UnderWayError, read_erased
+from comity_client.erasing import ErasedError, HoldError, UnderWayError
+from comity_client.noticed import read_erased
 from comity_client.relay_answers import NoticeItem
 from comity_client.transport import OfflineError, RelayRefusedError
 from comity_protocol.envelope import Upload

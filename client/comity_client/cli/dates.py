@@ -31,6 +31,16 @@ def short_words(times: "Times | None") -> str:
     return f"{by}within {span(bracket.width)}"
 
 
+def after_words(times: "Times | None") -> str:
+    """Say after what an act was written."""
+    from comity_client.cli.online import moment
+
+    bracket = times.bracket if times else None
+    if times is None or times.seen_at is None or bracket is None:
+        return "after what it was written is not known here"
+    return f"written after {moment(bracket.not_before)}"
+
+
 def long_words(times: "Times | None") -> str:
     """Say after what an act was written, and by when it is proven."""
     from comity_client.cli.online import moment
@@ -40,9 +50,7 @@ def long_words(times: "Times | None") -> str:
         return "no time is proven yet"
     had = "stamped it" if _is_stamped(times) else "had it"
     end = f"the witnesses {had} at {moment(bracket.not_after)}"
-    if times.seen_at is None:
-        return f"{end}; after what it was written is not known here"
-    return f"written after {moment(bracket.not_before)}; {end}"
+    return f"{after_words(times)}; {end}"
 
 
 def times_document(times: "Times | None") -> dict[str, object]:

@@ -150,7 +150,7 @@ def _relay(shell: Shell, keys: "DeviceKeys | None") -> Check:
     async def sync() -> None:
         async with Desk.open(shell.folder, keys, now=shell.now) as desk:
             await desk.sync()
-            await desk.brackets.read_published(_PUBLISHED_PAGES)
+            await desk.dating.read_published(_PUBLISHED_PAGES)
 
     try:
         with shell.step("asking the relay"):

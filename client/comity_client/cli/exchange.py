@@ -62,8 +62,8 @@ def show_exchange(shell: Shell, exchange: str, brief: bool) -> None:
     from comity_client.cli.known import name_of
     from comity_client.cli.online import find_exchange, moment, with_desk
     from comity_client.cli.said import said_of
-    from comity_client.erasing import read_erased
     from comity_client.glance import outbox
+    from comity_client.noticed import read_erased
     from comity_protocol.exchange import legal_events
 
     async def do(desk: "Desk") -> tuple[dict[str, object], list[str]]:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from comity_client.brackets import Times
     from comity_client.cli.known import Known
     from comity_client.desk import Desk
-    from comity_client.erasing import Erased
     from comity_client.glance import Glance
+    from comity_client.noticed import Erased
     from comity_protocol.identifiers import EnvelopeId
 
     Dated = Mapping[EnvelopeId, Times]
@@ -33,8 +33,8 @@ def inbox(shell: Shell, is_all: bool, limit: int) -> None:
     """
     from comity_client.brackets import read_times
     from comity_client.cli.known import Known
-    from comity_client.erasing import read_erased
     from comity_client.glance import inbox as look
+    from comity_client.noticed import read_erased
 
     with Known.open(shell) as known:
         found = [

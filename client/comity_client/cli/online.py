@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from comity_client.brackets import Times
 from comity_client.census import BUNDLES_BEFORE_SENDING
-from comity_client.cli.dates import stamped_lines
+from comity_client.cli.dates import after_words, stamped_lines
 from comity_client.cli.exits import Exit
 from comity_client.cli.known import DIGITS_MIN, find_desk, name_of
 from comity_client.cli.shell import NotFoundError, Shell
@@ -97,11 +98,14 @@ def status_document(status: Status) -> dict[str, object]:
     }
 
 
-def status_lines(status: Status) -> list[str]:
-    """Say how far an envelope has come."""
+def status_lines(status: Status, times: Times | None = None) -> list[str]:
+    """Say how far an envelope has come, and when the witnesses had it."""
     lines = [STAGE_WORDS[status.stage]]
-    if status.sealed_at is not None:
-        lines.append(f"leaf {status.leaf_index}, {moment(status.sealed_at)} by the witnesses")
+    bracket = times.bracket if times else None
+    sealed_at = status.sealed_at if bracket is None else bracket.not_after
+    if status.sealed_at is not None and sealed_at is not None:
+        lines.append(f"leaf {status.leaf_index}, {moment(sealed_at)} by the witnesses")
+        lines.append(after_words(times))
     if status.problem:
         lines.append(f"problem: {status.problem}")
     if status.is_broken:

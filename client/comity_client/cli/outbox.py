@@ -60,7 +60,6 @@ def status(shell: Shell, envelope: str, until: str | None) -> int:
     """
     from comity_client.cli.acts import find_envelope
     from comity_client.cli.dates import (
-        long_words,
         stamped_document,
         stamped_lines,
         times_document,
@@ -85,9 +84,7 @@ def status(shell: Shell, envelope: str, until: str | None) -> int:
             **times_document(times),
             "stamps": stamped_document(stamped),
         }
-        lines = [*status_lines(found), *stamped_lines(stamped, found.envelope)]
-        if found.sealed_at is not None:
-            lines.append(long_words(times))
+        lines = [*status_lines(found, times), *stamped_lines(stamped, found.envelope)]
         return found, document, lines
 
     found, document, lines = with_desk(shell, do)

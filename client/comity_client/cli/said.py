@@ -49,7 +49,7 @@ class Said:
 
 def said_of(desk: "Desk", envelopes: Collection[EnvelopeId]) -> Said:
     """Give what was said of some envelopes, as it stands now."""
-    from comity_client.notices import fold_notices
+    from comity_client.noticed import fold_notices
     from comity_protocol.notices import Erase, Hold
 
     ledger, notices = fold_notices(desk.state), desk.notices()
@@ -78,7 +78,7 @@ def restored_lines(state: "State", since: int = 0) -> list[str]:
         since: Restores that were sealed before are left out, UTC seconds.
     """
     from comity_client.cli.online import moment
-    from comity_client.notices import kept_notices
+    from comity_client.noticed import kept_notices
     from comity_protocol.notices import Restored
 
     lines = []

@@ -1,7 +1,7 @@
 """What a hostile operator could try, done for real: one byte of one log entry is altered.
 
 The relay's own database is opened and written to while the relay runs. Then a desk reads the log
-again, from the relay's tiles, against the checkpoint that the witnesses signed before.
+again, from the relay, against the checkpoint that the witnesses signed before.
 """
 
 import sqlite3
@@ -42,9 +42,7 @@ async def tamper(database: Path, url: str, *, index: int, under: Newest, reader:
         reader: Code of the desk that reads.
     """
     async with RelayClient(url) as client:
-        tile, place = divmod(index, TILE_WIDTH)
-        width = min(TILE_WIDTH, under.size - tile * TILE_WIDTH)
-        leaf = (await client.entries(tile, width))[place]
+        leaf = await _read(client, index, under)
         # As it stands, the entry is proven: what follows is the alteration's doing alone.
         await LogReader(client).verify_leaf(leaf, index, under)
         return await _alter(database, client, leaf=leaf, index=index, under=under, reader=reader)
@@ -55,12 +53,19 @@ async def _alter(
 ) -> Tampering:
     _write(database, index, leaf[:-1] + bytes((leaf[-1] ^ 1,)))
     try:
-        await LogReader(client).verify_leaf(leaf, index, under)
+        await LogReader(client).verify_leaf(await _read(client, index, under), index, under)
     except VerificationError as error:
         return Tampering(index, reader, str(error))
     finally:
         _write(database, index, leaf)
     return Tampering(index, "", "")
+
+
+async def _read(client: RelayClient, index: int, under: Newest) -> bytes:
+    """Read an entry as the relay serves it."""
+    tile, place = divmod(index, TILE_WIDTH)
+    width = min(TILE_WIDTH, under.size - tile * TILE_WIDTH)
+    return (await client.entries(tile, width))[place]
 
 
 def _write(database: Path, index: int, leaf: bytes) -> None:
