@@ -342,19 +342,6 @@ def len_of(size: int, level: int) -> int:
     return (size >> (8 * level)) // TILE_WIDTH
 
 
-def frontier_runs(archive: Archive, size: int) -> list[Hashes] | None:
-    """Read the partial tiles of a size; None when one of them is not there."""
-    runs: list[Hashes] = []
-    for level in range(levels_of(size)):
-        tile = tile_at(level, len_of(size, level), size)
-        data = archive.read(tile.path, tile.byte_size) if tile.width else b""
-        hashes = None if data is None else split_hashes(data, tile.width)
-        if hashes is None:
-            return None
-        runs.append(hashes)
-    return runs
-
-
 def read_entries(archive: Archive, size: int, start: int = 0) -> Iterator[bytes]:
     """Give the entries of the folder one by one, up to a size; they are not verified.
 

@@ -138,6 +138,7 @@ class Audit:
         self._objects: Final = objects or Objects()
         self._tell: Final = report
         self._told: Final[dict[Kind, int]] = {}
+        self._size = 0
 
     def run(self, pinned: bytes | None) -> Verified:
         """Check everything.
@@ -159,6 +160,7 @@ class Audit:
         others = [*self._notes(CHECKPOINTS, genesis), *self._notes(ANCHORS, genesis)]
         scan = _Scan(self._tags())
         head = witnessed.checkpoint
+        self._size = head.size
         past = sorted({o.head.size for o in others if o.head.size <= head.size})
         check = TreeCheck(self._archive, head.size, head.root, self._report, scan.take, past)
         is_whole = check.run()
@@ -292,7 +294,7 @@ class Audit:
                 is_complete = False
                 text = f"entry {index} is a statement that was not given"
                 self._report(
-                    Finding(kind=Kind.WITHHELD_STATEMENT, text=text, where=_place_of(index))
+                    Finding(kind=Kind.WITHHELD_STATEMENT, text=text, where=self._place(index))
                 )
                 continue
             try:
@@ -305,7 +307,7 @@ class Audit:
                 # After a missing statement the next ones of its chain break rules, too.
                 if is_complete:
                     text = f"statement at entry {index} breaks a rule: {error}"
-                    where = _place_of(index)
+                    where = self._place(index)
                     self._report(Finding(kind=Kind.INVALID_STATEMENT, text=text, where=where))
                 if directory is None:
                     break
@@ -317,7 +319,7 @@ class Audit:
     def _forms(self, scan: _Scan) -> None:
         for index in scan.malformed:
             text = f"entry {index} begins with neither 00 nor 01"
-            self._report(Finding(kind=Kind.ENTRY_FORM, text=text, where=_place_of(index)))
+            self._report(Finding(kind=Kind.ENTRY_FORM, text=text, where=self._place(index)))
 
     # --- What parties hold
 
@@ -391,6 +393,10 @@ class Audit:
 
     # --- Findings
 
+    def _place(self, index: int) -> str:
+        """Name the file that an entry is in."""
+        return tile_at(None, index // TILE_WIDTH, self._size).path
+
     def _report(self, finding: Finding) -> None:
         told = self._told.get(finding.kind, 0) + 1
         self._told[finding.kind] = told
@@ -453,10 +459,6 @@ def _verify_notice(signed: Signed, directory: Directory | None, index: int) -> N
 def _bare(signed: SignedStatement) -> SignedStatement:
     """Leave the sealed boxes out: each is checked by the one member who can open it."""
     return SignedStatement(signed.payload, signed.signatures, is_bare=True)
-
-
-def _place_of(index: int) -> str:
-    return Tile(None, index // TILE_WIDTH).path
 
 
 def parse_tile_path(name: str) -> Tile | None:

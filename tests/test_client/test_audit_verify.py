@@ -12,8 +12,12 @@ import pytest
 
 from comity_client.audit_archive import Archive, ArchiveError, tile_at
 from comity_client.audit_findings import Finding, Kind
-from comity_client.audit_verify import Audit, Verified
+from comity_client.audit_verify import Audit, Objects, Verified
 from comity_protocol.errors import ComityError
+from comity_protocol.identifiers import EnvelopeId
+from comity_protocol.leaves import notice_leaf
+from comity_protocol.notices import Author, Hold, HoldBasis, sign_notice
+from comity_protocol.receipts import Signed
 from support.paper_log import PaperLog
 from support.relay import small_world
 from support.world import World
@@ -90,13 +94,9 @@ def test_a_whole_folder_is_found_whole(folder: Path, log: PaperLog) -> None:
 
 
 FILES = [
-    tile_at(None, 0, SIZE).path,
     tile_at(None, 255, SIZE).path,
-    tile_at(None, 257, SIZE).path,
     tile_at(None, 258, SIZE).path,
-    tile_at(0, 0, SIZE).path,
     tile_at(0, 256, SIZE).path,
-    tile_at(0, 258, SIZE).path,
     tile_at(1, 0, SIZE).path,
     tile_at(1, 1, SIZE).path,
     tile_at(2, 0, SIZE).path,
@@ -344,6 +344,48 @@ def test_a_partial_tile_that_was_outgrown_is_compared(folder: Path, log: PaperLo
     path.parent.rmdir()
 
     assert named(found) == {(Kind.DAMAGED_TILE, name)}
+
+
+@pytest.mark.parametrize("index", [3, 5], ids=["full", "last"])
+def test_a_bundle_and_its_tile_that_are_both_damaged_are_both_named(
+    index: int, small_folder: Path
+) -> None:
+    """[V-3]"""
+    names = [tile_at(level, index, SMALL).path for level in (None, 0)]
+    one, two = (small_folder / name for name in names)
+    with altered(one, flip(900)), altered(two, flip(500)):
+        _, found = audit(small_folder)
+
+    assert set(names) <= {where for _, where in named(found)}
+
+
+def test_an_entry_that_the_protocol_does_not_have_is_named(tmp_path: Path, log: PaperLog) -> None:
+    small = PaperLog(log.world, 300)
+    small.entries[290] = b"\x02" + small.entries[290][1:]
+    small.write(tmp_path)
+
+    _, found = audit(tmp_path)
+    assert [(one.kind, one.where) for one in found] == [(Kind.ENTRY_FORM, "tile/entries/001.p/44")]
+
+
+def test_a_notice_is_looked_for_and_judged(tmp_path: Path, log: PaperLog) -> None:
+    """[H-1] In the log, and by a device of the desk that it names."""
+    member = next(iter(log.world.members.values()))
+    genesis = log.world.genesis
+    author = Author(genesis.deployment, member.desk, member.id, 3, bytes(32))
+    hold = sign_notice(member.fast, Hold(author, (EnvelopeId(bytes(16)),), HoldBasis.AUDIT))
+    small = PaperLog(log.world, 300)
+    small.entries[290] = notice_leaf(hold.payload)
+    small.write(tmp_path)
+
+    def kinds(signed: Signed) -> list[Kind]:
+        found: list[Finding] = []
+        Audit(Archive(tmp_path), found.append, Objects(notices={"x": signed})).run(None)
+        return [one.kind for one in found]
+
+    assert kinds(hold) == []
+    assert kinds(Signed(hold.payload, bytes(64))) == [Kind.SIGNED_OBJECT]
+    assert kinds(Signed(hold.payload + b"x", hold.signature)) == [Kind.NOT_LOGGED]
 
 
 def test_a_link_in_the_folder_is_never_followed(tmp_path: Path, log: PaperLog) -> None:
