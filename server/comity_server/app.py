@@ -199,8 +199,8 @@ async def running(
             settings=settings,
             metrics=metrics,
         )
-        await publisher.show()
         await repairer.begin()
+        await publisher.show()
         await relay.poll()
         # Before anything is served: the database may be one that was put back.
         await notices_.carry_out()

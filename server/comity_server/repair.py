@@ -26,7 +26,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from comity_protocol.checkpoint import cosignatures, open_checkpoint
+from comity_protocol.checkpoint import (
+    cosignatures,
+    note_hash,
+    open_checkpoint,
+    verify_quorum,
+)
 from comity_protocol.errors import ComityError
 from comity_protocol.genesis import Genesis
 from comity_protocol.keys import FastKey
@@ -202,7 +207,6 @@ class Repairer:
             if self.state is None:
                 self._open()
                 return
-            observe.alarm("database-restored", had=self.state.had, size=self.state.size)
             # Before anything is served: members have seen checkpoints of this size.
             await self._publish()
         await self._relay.members.refresh()
@@ -246,7 +250,21 @@ class Repairer:
             target = max(target, *(known.size for known in shown), 0)
         if target > head.size:
             await self._refill(Frontier.parse(head.frontier), target, [memory, *shown])
+            observe.alarm("database-restored", had=head.size, size=target)
+            await self._show_again(shown)
         await self._clear([known.note for known in shown])
+
+    async def _show_again(self, shown: Sequence[Known]) -> None:
+        """Publish the newest checkpoint that mirrors have, so that no member sees an older one."""
+        for known in sorted(shown, key=lambda known: known.size, reverse=True):
+            try:
+                verify_quorum(known.note, self._genesis.log, self._genesis.quorum)
+            except ComityError:
+                continue
+            await self._relay.store.publish_checkpoint(
+                known.size, known.note, note_hash(known.note), int(self._relay.clock())
+            )
+            return
 
     async def _ask_mirrors(self) -> list[Known]:
         """Give what mirrors show that the log signed and a witness of the genesis cosigned."""

@@ -22,6 +22,7 @@ class ServedLog:
         cosigned: What it cosigned last itself, when that is newer.
         statements: In leaf order, the genesis first.
         asked: The paths that were asked for.
+        offered: What it was asked to cosign, when it is a witness.
         url: Where it serves, while it does.
     """
 
@@ -30,6 +31,7 @@ class ServedLog:
     cosigned: bytes = b""
     statements: Sequence[SignedStatement] = ()
     asked: list[str] = field(default_factory=list)
+    offered: set[bytes] = field(default_factory=set)
     url: str = ""
 
     async def answer(self, request: web.Request) -> web.Response:

@@ -204,7 +204,7 @@ async def mirror_witness(
         if request.method != "POST":
             return await served.answer(request)
         note = AddCheckpoint.parse(await request.read()).note
-        line.ledger.notes.add(note)
+        served.offered.add(note)
         with suppress(ClientError, OSError, TimeoutError):
             await _fetch(line, entries, int(note.split(b"\n")[1]))
         root = parse_note(note).text.split("\n")[2]
@@ -213,6 +213,7 @@ async def mirror_witness(
             return web.Response(status=503)
         answer = await handler(request)
         if answer.status == 200 and isinstance(answer, web.Response):
+            line.ledger.notes.add(note)
             served.cosigned = note + bytes(answer.body or b"")  # type: ignore[arg-type]  # bytes it is
             del entries[size:]
         return answer
@@ -406,6 +407,12 @@ async def _round(
     had = await _size_of(relay.database)
     if is_signer_too:
         _put_back(signer)
+    # What was offered and not cosigned is remembered by the signer alone, and believed by nobody. A
+    # signer that was restored does not know of it any more; every other one never contradicts it.
+    for mirror in mirrors:
+        if not is_signer_too:
+            sending.line.ledger.notes |= mirror.offered
+        mirror.offered.clear()
     outcome.rounds += 1
     outcome.signers_restored += is_signer_too
     outcome.restores += signed > had
