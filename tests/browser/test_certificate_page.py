@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from comity_client.certificate.facts import Language, texts
+from comity_client.certificate import facts
+from comity_client.certificate.facts import Language, meanings, texts
 from comity_client.certificate.page import render_page
+from comity_protocol.acts import Handling, Item, Person
 from comity_protocol.keys import Context, FullKey
 from support.browser import Page, browser, page
 from support.certificates import HOSTILE_TEXT, Made, alterations, embed, flip
@@ -231,6 +233,39 @@ async def test_the_typed_hash_decides(certificates: Made, tab: Page, tmp_path: P
     assert (await typed(digits + "0"))[0] == "bad"
 
 
+async def test_page_and_program_write_the_fields_of_an_act_alike(
+    certificates: Made, tab: Page, tmp_path: Path
+) -> None:
+    await tab.open(write(tmp_path, render_page(certificates.closed, Language.ENGLISH)))
+    fields: dict[str, list[object]] = {
+        "grounds": ["N05", "N11"],
+        "offences": ["TIP", "SOM"],
+        "outcomes": ["DONE"],
+        "handling": ["THIS_INVESTIGATION", "YES", "AUTHORITY"],
+        "items": [["M05", "one\nM06: another"], ["M40", "x"]],
+        "persons": [["VICTIM", "unknown\nSUSPECT: somebody"]],
+    }
+    values: list[object] = [
+        ("N05", "N11"),
+        ("TIP", "SOM"),
+        ("DONE",),
+        Handling("THIS_INVESTIGATION", "YES", "AUTHORITY"),
+        (Item("M05", "one\nM06: another"), Item("M40", "x")),
+        (Person("VICTIM", "unknown\nSUSPECT: somebody"),),
+    ]
+
+    for language in Language:
+        written = await tab.evaluate(
+            f"""Object.entries({json.dumps(fields)}).map(([name, value]) =>
+                  actValues(name, value, textsOf("{language.value}").means))"""
+        )
+
+        expected = [list(facts._values(value, meanings(language))) for value in values]
+        assert written == expected
+        # What somebody wrote on a new line is no further item.
+        assert [len(rows) for rows in expected] == [2, 1, 1, 1, 2, 1]
+
+
 async def test_the_page_s_ml_dsa_agrees_with_the_library(
     certificates: Made, tab: Page, tmp_path: Path
 ) -> None:
@@ -265,3 +300,18 @@ async def test_the_page_s_ml_dsa_agrees_with_the_library(
     )
 
     assert held == [True, *[False] * 11] * len(cases)
+
+
+def test_without_a_browser_the_tests_fail_unless_somebody_leaves_them_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.delenv("COMITY_NO_BROWSER", raising=False)
+    with (
+        pytest.raises(pytest.fail.Exception, match="install the package chromium"),
+        browser(tmp_path),
+    ):
+        pass
+    monkeypatch.setenv("COMITY_NO_BROWSER", "1")
+    with pytest.raises(pytest.skip.Exception, match="COMITY_NO_BROWSER"), browser(tmp_path):
+        pass

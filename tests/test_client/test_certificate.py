@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,21 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comity_client.certificate.check import Checked, check_certificate
-from comity_client.certificate.facts import Language, notes, sections, texts
+from comity_client.certificate.facts import Language, meanings, notes, sections, texts
 from comity_client.certificate.gather import NotOpenedError, gather
 from comity_client.certificate.page import content_policy, find_certificate, render_page, script
 from comity_client.certificate.record import Certificate
 from comity_client.cli import run
 from comity_client.cli.exits import Exit
 from comity_client.envelopes import UnknownEnvelopeError
+from comity_protocol.codes import MEASURES, REFUSALS
 from comity_protocol.errors import ComityError, LimitError, MalformedError, VerificationError
 from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.limits import CERTIFICATE_BYTES_MAX
 from comity_protocol.log_proof import LogProof
 from comity_protocol.statements import Role
 from support.certificates import HOSTILE_NAME, Made, alterations, flip
-from support.desks import LEAD
+from support.desks import LEAD, enrol, open_desk
 from support.documents import document
+from support.relay import audited_world, relay
 from test_client.conftest import Pair
 
 
@@ -187,6 +190,12 @@ def test_every_text_is_there_in_every_language() -> None:
     for language, known in names.items():
         assert known.keys() == names[Language.ENGLISH].keys()
         assert all(known.values()), language
+    # In English a code means what the documents say that it means.
+    listed = dict(
+        re.findall(r"^\| ([MN][0-9]{2}) \| (.+?) \|$", document("CODES.md"), re.MULTILINE)
+    )
+    assert dict(meanings(Language.ENGLISH)) == listed
+    assert {code for language in Language for code in meanings(language)} == MEASURES | REFUSALS
     arabic = names[Language.ARABIC]
     assert all(
         arabic[name] != text for name, text in names[Language.ENGLISH].items() if name != "p_sha"
@@ -208,6 +217,34 @@ async def test_what_is_not_in_the_log_or_not_held_is_not_certified(pair: Pair) -
     assert checked.confirmed == ()
     with pytest.raises(NotOpenedError, match="not held any more"):
         await gather(pair.bob.desk, envelope, is_open=True)
+
+
+async def test_an_auditor_certifies_and_opens_nothing(tmp_path: Path) -> None:
+    # [V-4]
+    world, sender, receiver, auditor = audited_world()
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(relay(tmp_path, world))
+        await running.publish()
+        desks = []
+        for name, id_ in (("a", sender), ("s", auditor)):
+            member = world.active(id_)[0]
+            desk, _ = open_desk(
+                enrol(tmp_path / name, world, member, running.url), member, running.clock
+            )
+            desks.append(await stack.enter_async_context(desk))
+            await desk.sync()
+        envelope = desks[0].lead(receiver, LEAD)
+        await desks[0].flush()
+        await running.seal()
+        await desks[1].fetch()
+
+        checked = await gather(desks[1], envelope)
+
+        t = texts(Language.ENGLISH)
+        assert shown(checked)[t["auditor"]] == [f"SEC/secretariat {auditor.hex()}"]
+        assert shown(checked)[t["body"]] == [t["not_opened"]]
+        with pytest.raises(NotOpenedError, match="sealed to other desks"):
+            await gather(desks[1], envelope, is_open=True)
 
 
 async def test_the_act_is_dated_by_the_first_checkpoint_that_covers_it(pair: Pair) -> None:

@@ -39,6 +39,7 @@ _FREE_TEXT: Final = frozenset(
         "items",
         "persons",
         "purpose",
+        "grounds",
     }
 )
 
@@ -91,6 +92,18 @@ def texts(language: Language) -> Mapping[str, str]:
     return {name: each[language.value] for name, each in json.loads(texts_file()).items()}
 
 
+@cache
+def meanings_file() -> str:
+    """Give what the numbered codes mean in all languages, as JSON."""
+    return files(PACKAGE).joinpath("meanings.json").read_text("utf-8")
+
+
+@cache
+def meanings(language: Language) -> Mapping[str, str]:
+    """Give the meanings of the numbered codes in a language, by code."""
+    return {code: each[language.value] for code, each in json.loads(meanings_file()).items()}
+
+
 def sections(checked: Checked, language: Language) -> tuple[Section, ...]:
     """Say everything that a certificate shows."""
     t = texts(language)
@@ -103,7 +116,7 @@ def sections(checked: Checked, language: Language) -> tuple[Section, ...]:
         Section(t["s_witnesses"], tuple(_witnesses(checked, t))),
         Section(t["s_receipts"], receipts),
         Section(t["s_stamps"], stamps),
-        Section(t["s_content"], tuple(_content(checked, t))),
+        Section(t["s_content"], tuple(_content(checked, t, language))),
     )
 
 
@@ -185,7 +198,7 @@ def _stamps(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
         yield Row(t["stamped"], moment(checked.stamped_at))
 
 
-def _content(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
+def _content(checked: Checked, t: Mapping[str, str], language: Language) -> Iterator[Row]:
     core, opened = checked.core, checked.opened
     # SPEC [V-4]: a certificate shows what was not opened.
     yield Row(t["body"], t["opened" if opened else "not_opened"], is_text=True)
@@ -193,7 +206,7 @@ def _content(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
     yield Row(t["body_hash"], core.body.hash.hex())
     if opened is not None and checked.certificate.opening is not None:
         yield Row(t["body_key"], checked.certificate.opening.key.hex())
-        yield from _opened(opened, t)
+        yield from _opened(opened, t, meanings(language))
     yield Row(t["audit"], t["not_opened"], is_text=True)
     yield Row(t["audit_size"], str(core.audit.size))
     yield Row(t["audit_hash"], core.audit.hash.hex())
@@ -201,7 +214,7 @@ def _content(checked: Checked, t: Mapping[str, str]) -> Iterator[Row]:
         yield Row(t["blobs"], str(len(core.blobs)))
 
 
-def _opened(opened: Opened, t: Mapping[str, str]) -> Iterator[Row]:
+def _opened(opened: Opened, t: Mapping[str, str], means: Mapping[str, str]) -> Iterator[Row]:
     act = opened.act
     yield Row(t["act_id"], opened.act_id.hex())
     yield Row(t["full_signature"], t["present" if opened.is_signed else "absent"], is_text=True)
@@ -210,8 +223,8 @@ def _opened(opened: Opened, t: Mapping[str, str]) -> Iterator[Row]:
     if act.head is not None:
         yield Row(t["head"], act.head.hex())
     for name in fields_of(act):
-        value = _visible(_plain(getattr(act, name)))
-        yield Row(t[f"f_{name}"], value, is_text=name in _FREE_TEXT)
+        for value in _values(getattr(act, name), means):
+            yield Row(t[f"f_{name}"], _visible(value), is_text=name in _FREE_TEXT)
 
 
 def fields_of(act: Act) -> tuple[str, ...]:
@@ -230,23 +243,34 @@ def _describe(checked: Checked, id_: DeskId) -> str:
     return id_.hex() if stated is None else f"{stated.party}/{stated.authority.value} {id_.hex()}"
 
 
-def _plain(value: object) -> str:
+def _values(value: object, means: Mapping[str, str]) -> tuple[str, ...]:
+    """Give what stands in each row of a field: one for each item or person with its words.
+
+    In one row, what somebody wrote on a new line could pass for the next person.
+    """
     match value:
         case Handling():
-            return f"{value.purpose}, {value.evidence}, {value.onward}"
-        case tuple() if value and isinstance(value[0], Item | Person):
-            return "\n".join(map(_pair, value))
+            return (f"{value.purpose}, {value.evidence}, {value.onward}",)
         case tuple():
-            return ", ".join(map(str, value))
+            parts = tuple(_part(part, means) for part in value)
+            has_words = any(" " in part for part in parts)
+            return parts if has_words else (", ".join(parts),)
         case _:
-            return str(value)
+            return (str(value),)
 
 
-def _pair(pair: object) -> str:
-    if isinstance(pair, Item):
-        return f"{pair.measure}: {pair.wanted}"
-    assert isinstance(pair, Person)  # noqa: S101  # the type of the field
-    return f"{pair.role}: {pair.known}"
+def _part(part: object, means: Mapping[str, str]) -> str:
+    match part:
+        case Item():
+            return f"{_meant(part.measure, means)}: {part.wanted}"
+        case Person():
+            return f"{part.role}: {part.known}"
+        case _:
+            return _meant(str(part), means)
+
+
+def _meant(code: str, means: Mapping[str, str]) -> str:
+    return f"{code} ({means[code]})" if code in means else code
 
 
 def _visible(text: str) -> str:

@@ -654,7 +654,7 @@ const ACT_FIELDS = [
 ];
 const FREE_TEXT = [
   ...["reference", "due_reason", "text", "authority", "proceeding", "facts", "items", "persons"],
-  "purpose",
+  ...["purpose", "grounds"],
 ];
 
 const visible = (text) =>
@@ -683,11 +683,13 @@ function checkField(name, value) {
   } else checkText(value);
 }
 
-function actValue(name, value) {
-  if (name === "items" || name === "persons") {
-    return value.map(([code, words]) => `${code}: ${words}`).join("\n");
-  }
-  return Array.isArray(value) ? value.join(", ") : `${value}`;
+// One value for each row of a field: in one row, what somebody wrote on a new line could pass for
+// the next person.
+function actValues(name, value, means) {
+  if (name === "handling" || !Array.isArray(value)) return [[].concat(value).join(", ")];
+  const meant = (code) => (Object.hasOwn(means, code) ? `${code} (${means[code]})` : code);
+  const parts = value.map((one) => (Array.isArray(one) ? `${meant(one[0])}: ${one[1]}` : meant(one)));
+  return parts.some((one) => one.includes(" ")) ? parts : [parts.join(", ")];
 }
 
 // A row is [label, value, whether the value is text that somebody wrote].
@@ -756,8 +758,9 @@ function sectionsOf(found, t) {
     );
     if (fields.has("head")) content.push([t.head, hex(fields.get("head"))]);
     for (const name of ACT_FIELDS.filter((one) => fields.has(one))) {
-      const value = visible(actValue(name, fields.get(name)));
-      content.push([t[`f_${name}`], value, FREE_TEXT.includes(name)]);
+      for (const value of actValues(name, fields.get(name), t.means)) {
+        content.push([t[`f_${name}`], visible(value), FREE_TEXT.includes(name)]);
+      }
     }
   }
   content.push(
@@ -873,8 +876,9 @@ async function judge(data, t, check) {
 }
 
 function textsOf(language) {
-  const pairs = Object.entries(TEXTS).map(([name, texts]) => [name, texts[language] ?? texts.en]);
-  return Object.fromEntries(pairs);
+  const read = (table) =>
+    Object.fromEntries(Object.entries(table).map(([name, each]) => [name, each[language] ?? each.en]));
+  return { ...read(TEXTS), means: read(MEANINGS) };
 }
 
 async function run() {

@@ -6,6 +6,7 @@ hashes, and nothing else: no request, no frame, no form.
 """
 
 import base64
+import json
 import re
 from functools import cache
 from hashlib import sha256
@@ -21,6 +22,7 @@ from comity_client.certificate.facts import (
     Language,
     Row,
     Section,
+    meanings_file,
     notes,
     sections,
     texts,
@@ -69,9 +71,13 @@ def find_certificate(page: bytes) -> bytes:
 @cache
 def script() -> str:
     """Give the program that verifies a page: the same one in every page of this version."""
-    # In a script element only an end tag or a comment could be misread; JSON can write both so.
-    words = texts_file().strip().replace("</", "<\\/").replace("<!--", "<\\u0021--")
-    parts = ('"use strict";', f"const TEXTS = {words};", _read("mldsa.js"), _read("page.js"))
+    tables = (("TEXTS", texts_file()), ("MEANINGS", meanings_file()))
+    parts = (
+        '"use strict";',
+        *(f"const {name} = {_harmless(table)};" for name, table in tables),
+        _read("mldsa.js"),
+        _read("page.js"),
+    )
     return "\n".join(parts)
 
 
@@ -82,6 +88,12 @@ def content_policy() -> str:
         f"default-src 'none'; script-src '{_source(script())}'; style-src '{_source(_style())}';"
         " base-uri 'none'; form-action 'none'"
     )
+
+
+def _harmless(table: str) -> str:
+    """Write a table without its spaces, and so that no end of a script can be read in it."""
+    short = json.dumps(json.loads(table), ensure_ascii=False, separators=(",", ":"))
+    return short.replace("</", "<\\/").replace("<!--", "<\\u0021--")
 
 
 def _header(language: Language) -> str:
