@@ -35,6 +35,7 @@ from comity_client.audit_fetch import (
     read_statements,
 )
 from comity_client.audit_findings import Finding, Kind, Report
+from comity_client.audit_pages import Pages
 from comity_client.audit_tree import TreeCheck
 from comity_protocol.checkpoint import (
     Checkpoint,
@@ -93,6 +94,7 @@ class Verified:
         desks: That came of them.
         checkpoints: Other checkpoints that were compared.
         anchors: Of them with ML-DSA-44.
+        objects: Of the own desk's pages, each found at its place in the log.
         is_whole: Whether all entries lead to the root.
     """
 
@@ -103,6 +105,7 @@ class Verified:
     desks: int = 0
     checkpoints: int = 0
     anchors: int = 0
+    objects: int = 0
     is_whole: bool = False
 
 
@@ -167,12 +170,13 @@ class Audit:
         self._extra_files(head.size)
         self._compare_notes(others, note, witnessed, genesis, check.roots)
         given = self._statements()
-        statements, directory = 0, None
+        statements, directory, objects = 0, None, 0
         # Of entries that are damaged nothing is known; whoever repairs them checks again.
         if check.are_entries_sound:
             self._forms(scan)
             if given is not None:
                 statements, directory = self._fold(genesis, scan, given)
+            objects = Pages(self._archive, head.size, directory, self._report).check()
             self._look(scan, genesis, directory, note, witnessed)
         return Verified(
             genesis_hash=statement_hash(genesis.serialize()),
@@ -182,6 +186,7 @@ class Audit:
             desks=0 if directory is None else len(directory.desks),
             checkpoints=len(others),
             anchors=sum(one.is_anchor for one in others),
+            objects=objects,
             is_whole=is_whole,
         )
 

@@ -13,6 +13,7 @@ from comity_client.audit_source import Source
 from comity_client.audit_verify import Audit, Objects
 from comity_client.audit_watch import Watch
 from comity_client.tokens import TokenMaker
+from comity_protocol.encoding import serialize
 from comity_protocol.evidence import verify_evidence
 from comity_protocol.receipts import Promise, Receipt, Signed, sign_promise, sign_receipt
 from support.paper_log import NOW, PaperLog, mirror
@@ -74,6 +75,18 @@ async def test_a_relay_is_audited_by_strangers_and_members(
         assert items_of((folder / page).read_bytes())[0][0] == 1
         assert findings(folder, Objects(receipts={"receipt": given})) == []
         assert list(Archive(folder).names("checkpoints"))
+    folder = tmp_path / "one"
+    for kind in ("mailbox", "receipts"):
+        (name,) = Archive(folder).names(f"desk/{kind}")
+        data = (folder / name).read_bytes()
+        (item,) = [list(one) for one in items_of(data)]
+        place = 1 if kind == "mailbox" else 0
+        moved = [*item[:place], 0, *item[place + 1 :]]
+        (folder / name).write_bytes(serialize({"items": [moved]}))
+        assert findings(folder) == [Kind.SIGNED_OBJECT]
+        (folder / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        assert set(findings(folder)) & {Kind.SIGNED_OBJECT, Kind.DAMAGED_FILE}
+        (folder / name).write_bytes(data)
     forged = Signed(given.payload, bytes(64))
     missing = Signed(given.payload + b"x", given.signature)
     objects = Objects(receipts={"forged": forged, "missing": missing})

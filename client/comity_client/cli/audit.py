@@ -128,6 +128,7 @@ def verify(
         "desks": verified.desks,
         "checkpoints": verified.checkpoints,
         "anchors": verified.anchors,
+        "objects": verified.objects,
         "whole": verified.is_whole,
         "findings": len(found),
     }
