@@ -139,6 +139,7 @@ async def answering(signer: LogSigner, path: Path) -> AsyncIterator[None]:
         yield
     finally:
         await runner.cleanup()
+        await asyncio.to_thread(path.unlink, missing_ok=True)
 
 
 def _require_free(path: Path) -> None:
