@@ -78,6 +78,15 @@ class SourceError(VerificationError):
     remedy = "nothing of it was written; fetch from another source, and tell the operator"
 
 
+class CopyError(VerificationError):
+    """A folder whose genesis or checkpoint is not what it says."""
+
+    remedy = (
+        "compare the hash of the genesis with the one that was handed to you; take another copy, or"
+        " `comity audit fsck FOLDER --repair SOURCE`"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """What a fetch brought.
@@ -173,7 +182,7 @@ def named(name: str) -> Iterator[None]:
     try:
         yield
     except (MalformedError, VerificationError) as error:
-        raise VerificationError(f"{name}: {error}") from error
+        raise CopyError(f"{name}: {error}") from error
 
 
 def _newest_kept(archive: Archive, genesis: Genesis) -> tuple[bytes, WitnessedCheckpoint] | None:
