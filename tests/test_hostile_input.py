@@ -61,6 +61,7 @@ from support.hostile import (
 )
 from support.load import Ledger, Line, insist_on_statement
 from support.process import RelayProcess, watching_witness
+from support.relay import Clock
 from support.world import Member, World, lead
 
 AT_ONCE = 8
@@ -115,9 +116,7 @@ async def target(tmp_path: Path) -> AsyncIterator[Target]:
     desks = [world.create_desk("XA"), world.create_desk("XB")]
     async with AsyncExitStack() as stack:
         urls = [
-            await stack.enter_async_context(
-                watching_witness(tmp_path, name, world, set(), lambda: 1_800_000_000)
-            )
+            await stack.enter_async_context(watching_witness(tmp_path, name, world, set(), Clock()))
             for name in sorted(world.witness_keys)
         ]
         session = await stack.enter_async_context(ClientSession(cookie_jar=DummyCookieJar()))
