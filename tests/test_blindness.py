@@ -32,9 +32,14 @@ from support.desks import enrol, open_desk
 from support.load import Ledger, Line, insist_on_statement
 from support.postgres import PostgresServer
 from support.process import RelayProcess, watching_witness
+from support.relay import Clock
 from support.world import Member, World
 
-NOW = 1_800_000_000
+CLOCK = Clock()
+
+
+def now() -> int:
+    return int(CLOCK())
 
 
 @dataclass(slots=True)
@@ -138,9 +143,7 @@ async def played(folder: Path, database: str) -> AsyncIterator[Played]:
     desks = [world.create_desk(code, Authority.PROSECUTION, policy=policy) for code in ("XA", "XB")]
     async with AsyncExitStack() as stack:
         urls = [
-            await stack.enter_async_context(
-                watching_witness(folder, name, world, set(), lambda: NOW)
-            )
+            await stack.enter_async_context(watching_witness(folder, name, world, set(), CLOCK))
             for name in sorted(world.witness_keys)
         ]
         relay = RelayProcess(folder / "relay", world, witnesses=urls, database=database)
@@ -177,7 +180,7 @@ async def _open(
     own = enrol(folder / canaries.word(f"officer {member.id.hex()}"), world, member, url)
     names = {desk: canaries.word(f"nickname {desk.hex()}") for desk in desks}
     write_profile(own, replace(read_profile(own), names=MappingProxyType(names)))
-    desk, _ = open_desk(own, member, lambda: NOW)
+    desk, _ = open_desk(own, member, now)
     await stack.enter_async_context(desk)
     await desk.sync()
     return desk
