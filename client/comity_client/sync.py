@@ -52,7 +52,7 @@ class LogForkError(VerificationError):
 
 
 class NewerCheckpointError(VerificationError):
-    """A checkpoint that is larger than the newest one that was verified; so far it proves nothing."""
+    """A checkpoint larger than the newest one that was verified; so far it proves nothing."""
 
 
 class Synchroniser:
