@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comity_protocol.checkpoint import Checkpoint, add_signatures, sign_checkpoint
+from comity_protocol.checkpoint import Checkpoint, add_signatures, cosign, sign_checkpoint
 from comity_protocol.errors import ComityError, LimitError, MalformedError, VerificationError
 from comity_protocol.limits import PROOF_HASHES_MAX
 from comity_protocol.log_proof import LogProof, parse_hashes, split_head, verify_log_proof
+from comity_protocol.merkle import plan_inclusion
 from support.notes import (
     HASH_LINE,
     LEAVES,
@@ -25,6 +26,7 @@ from support.notes import (
     cosignature_by,
     cosigned,
 )
+from support.world import World
 
 
 def test_a_proof_of_a_leaf_is_believed_without_a_relay() -> None:
@@ -184,3 +186,24 @@ def test_hashes_of_a_proof_are_read_up_to_the_height_of_any_tree() -> None:
         parse_hashes([line] * (PROOF_HASHES_MAX + 1))
     with pytest.raises(MalformedError, match="proof has a hash that is not 32 bytes"):
         parse_hashes(["eA=="])
+
+
+def test_a_proof_in_a_million_entries_with_five_cosignatures_is_below_two_kilobytes() -> None:
+    """It fits one QR code, and a page of paper; `make bench` shows the size of a real one."""
+    size, witnesses = 1_000_000, 5
+    world = World.found(witnesses=witnesses)
+    note = sign_checkpoint(
+        origin=world.genesis.origin, size=size, root=bytes(32), key=world.log_key
+    )
+    lines = [cosign(note, name, key, 2**32) for name, key in world.witness_keys.items()]
+    longest = max(len(plan_inclusion(index, size).ranges) for index in (0, size // 2, size - 65))
+    proof = LogProof(
+        index=size - 1,
+        hashes=(bytes(32),) * longest,
+        note=add_signatures(note, lines),
+        extra=bytes(32),
+    )
+
+    assert longest == (size - 1).bit_length()
+    assert len(lines) == witnesses
+    assert len(proof.serialize()) <= 2_048
