@@ -14,7 +14,7 @@ import click
 import pytest
 import yaml  # type: ignore[import-untyped]  # the package brings no types
 
-from comity_client import witness
+from comity_client import witness_program
 from comity_server import commands
 from comity_server.handlers.mailbox import WAIT_SECONDS_MAX
 from comity_server.handlers.statements import SIGNED_STATEMENT_BYTES_MAX
@@ -124,7 +124,7 @@ def test_the_unit_of_the_witness_uses_options_that_the_witness_has(
 ) -> None:
     program, noun, *arguments = shlex.split(unit("comity-witness.service")["ExecStart"])
     with pytest.raises(SystemExit):
-        witness.main(["--help"], lambda: 0)
+        witness_program.main(["--help"], lambda: 0)
 
     options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     assert (Path(program).name, noun) == ("comity", "witness")
