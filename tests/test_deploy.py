@@ -95,7 +95,8 @@ def test_the_signer_runs_apart_and_can_be_started() -> None:
 
 @pytest.mark.parametrize("file", ["compose.yaml", "../docs/OPERATIONS.md"])
 def test_every_command_of_the_relay_that_is_shown_can_be_given(file: str) -> None:
-    shown = re.findall(r"(?:comity-relay|[^-]relay) ((?:keys|init|serve|signer) --[^`>\n]*)", read(file))
+    commands_of_relay = r"(?:comity-relay|[^-]relay) ((?:keys|init|serve|signer) --[^`>\n]*)"
+    shown = re.findall(commands_of_relay, read(file))
 
     assert len(shown) >= 2
     for line in shown:
