@@ -42,9 +42,9 @@ class Deployment:
     at: int
 
     @classmethod
-    def found(cls, desks: int = DESKS) -> "Deployment":
+    def found(cls, desks: int = DESKS, *, witnesses: int = 1, quorum: int = 1) -> "Deployment":
         """Make one."""
-        world = World.found(_STATES, witnesses=1, quorum=1)
+        world = World.found(_STATES, witnesses=witnesses, quorum=quorum)
         ids = [
             world.create_desk(_STATES[number % len(_STATES)], officers=1) for number in range(desks)
         ]
@@ -104,5 +104,5 @@ def _note(world: World, at: int) -> bytes:
     note = sign_checkpoint(
         origin=world.genesis.origin, size=frontier.size, root=frontier.root, key=world.log_key
     )
-    ((name, key),) = world.witness_keys.items()
-    return add_signatures(note, [cosign(note, name, key, at)])
+    keys = world.witness_keys.items()
+    return add_signatures(note, [cosign(note, name, key, at) for name, key in keys])

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,7 @@ async def relay(
     *,
     is_prepared: bool = False,
     started: Callable[[], None] = lambda: None,
+    witnesses: Sequence[str] = (),
 ) -> AsyncIterator[Running]:
     """Run a relay of a deployment on a database, with its witness.
 
@@ -107,29 +108,20 @@ async def relay(
         folder: Where its files go; those of an earlier run of the same relay continue.
         is_prepared: Whether the database knows the deployment already.
         started: Called at the moment at which the relay's process is started.
+        witnesses: Addresses of those that run already; the one witness is run without any.
     """
     if not is_prepared:
         await (await deployment.prepare(database.url)).close()
     world = deployment.world
     data = folder / "data"
     _install(data, world)
-    ((name, key),) = world.witness_keys.items()
     async with AsyncExitStack() as stack:
-        witness = stack.enter_context(
-            running(
-                [
-                    *(Path(__file__).with_name("witness_program.py"), folder),
-                    *(name, world.genesis.log.serialize()),
-                ],
-                environment={"WITNESS_SEED": bytes(key).hex()},
-                log=folder / "witness.log",
-            )
-        )
+        urls = " ".join(witnesses) or await _one_witness(world, folder, stack)
         environment = {
             **_SETTINGS,
             "COMITY_DATA": str(data),
             "COMITY_DATABASE": database.url,
-            "COMITY_WITNESSES": await asyncio.to_thread(first_line, witness),
+            "COMITY_WITNESSES": urls,
         }
         started()
         process = stack.enter_context(
@@ -138,6 +130,21 @@ async def relay(
         url: str = json.loads(await asyncio.to_thread(first_line, process))["url"]
         others = (database.postmaster,) if database.postmaster else ()
         yield Running(url, process.pid, (process.pid, *others))
+
+
+async def _one_witness(world: World, folder: Path, stack: AsyncExitStack) -> str:
+    ((name, key),) = world.witness_keys.items()
+    witness = stack.enter_context(
+        running(
+            [
+                *(Path(__file__).with_name("witness_program.py"), folder),
+                *(name, world.genesis.log.serialize()),
+            ],
+            environment={"WITNESS_SEED": bytes(key).hex()},
+            log=folder / "witness.log",
+        )
+    )
+    return await asyncio.to_thread(first_line, witness)
 
 
 def _install(data: Path, world: World) -> None:

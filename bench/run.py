@@ -27,7 +27,10 @@ ROWS: Final[dict[str, Row]] = {
     "W": rows.bytes_on_the_wire,
     "K": rows.catch_up_start_and_memory,
     "G": rows.log_operations,
+    "Z": rows.seals,
     "A": rows.audit_of_a_log,
+    "B": rows.witness_traffic,
+    "R": rows.witness_replay,
     "V": rows.program_and_installation,
 }
 """What one letter measures; C comes with T, and S and M with K, because they share set-up."""

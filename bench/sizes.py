@@ -106,11 +106,11 @@ def _measure(
     accepted = _answer(sign_promise(world.relay_key, Promise(core_hash(upload.core), _NOW)))
     receipt = _receipt(world, receiver, sealed)
     return Sizes(
-        up=_to_relay(sent) + _from_relay(accepted),
-        down=_from_relay(_item(sealed, receiver)) + receipt,
+        up=to_relay(sent) + from_relay(accepted),
+        down=from_relay(_item(sealed, receiver)) + receipt,
         receipt=receipt,
-        copy=_from_relay(_item(sealed, sender.desk)),
-        auditor=_from_relay(_item(sealed, auditor)),
+        copy=from_relay(_item(sealed, sender.desk)),
+        auditor=from_relay(_item(sealed, auditor)),
     )
 
 
@@ -151,13 +151,13 @@ def _answer(promise: Signed) -> bytes:
     return serialize(["accepted", 100, promise.payload, promise.signature])
 
 
-def _from_relay(frame: bytes) -> int:
+def from_relay(frame: bytes) -> int:
     """Bytes of a frame with its WebSocket head."""
     if len(frame) <= _SHORT:
         return 2 + len(frame)
     return len(frame) + (4 if len(frame) <= _MEDIUM else 10)
 
 
-def _to_relay(frame: bytes) -> int:
+def to_relay(frame: bytes) -> int:
     """The same for a client, which masks what it sends."""
-    return _from_relay(frame) + _MASK
+    return from_relay(frame) + _MASK
