@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 from comity_protocol.checkpoint import (
+    Checkpoint,
     WitnessedCheckpoint,
     cosignatures,
     open_checkpoint,
@@ -173,9 +174,7 @@ def verify_evidence(data: bytes, genesis: Genesis, entries: Iterable[bytes] = ()
     if isinstance(evidence, Fork):
         verify_fork(evidence.first, evidence.second, genesis.log, evidence.proof)
         return _say_fork(evidence, genesis)
-    witnessed = verify_broken_promise(
-        evidence.promise, genesis.relay_key, evidence.note, genesis, entries
-    )
+    witnessed = verify_broken_promise(evidence.promise, evidence.note, genesis, entries)
     return _say_broken(evidence, genesis, witnessed)
 
 
@@ -226,11 +225,7 @@ def verify_fork(
 
 
 def verify_broken_promise(
-    promise: Signed,
-    relay_key: bytes,
-    note: bytes,
-    genesis: Genesis,
-    entries: Iterable[bytes],
+    promise: Signed, note: bytes, genesis: Genesis, entries: Iterable[bytes]
 ) -> WitnessedCheckpoint:
     """Check that the relay promised to log something and that the log went on without it.
 
@@ -243,7 +238,6 @@ def verify_broken_promise(
 
     Args:
         promise: As received with what was posted.
-        relay_key: Of the genesis.
         note: A checkpoint.
         genesis: The deployment's, pinned.
         entries: The log's entries from the first, 65 bytes each.
@@ -258,17 +252,21 @@ def verify_broken_promise(
     Source: PROTOCOL [V-2].
     """
     # (1)
-    promised = verify_promise(promise, relay_key, Promise.parse(promise.payload).what)
+    promised = verify_promise(promise, genesis.relay_key, Promise.parse(promise.payload).what)
     # (2)
     # SPEC [V-2]: a witnessed checkpoint with a sealed time after `at` + `within`.
     witnessed = verify_quorum(note, genesis.log, genesis.quorum)
-    checkpoint = witnessed.checkpoint
     late = witnessed.sealed_time - promised.at - promised.within
     if late <= 0:
         raise VerificationError(
             f"checkpoint was sealed {-late} s before the promise ran out; take a later one [V-2]"
         )
-    # (3)
+    # (3), (4)
+    _require_absent(promised, witnessed.checkpoint, entries)
+    return witnessed
+
+
+def _require_absent(promised: Promise, checkpoint: Checkpoint, entries: Iterable[bytes]) -> None:
     # SPEC [V-2]: all entries below that checkpoint, none of which begins with what was promised.
     kept_by, frontier = tags_of_promise(promised.what), Frontier()
     rest = islice(entries, checkpoint.size)
@@ -276,7 +274,6 @@ def verify_broken_promise(
         for offset, entry in enumerate(batch):
             if len(entry) != LEAF_BYTES:
                 raise MalformedError(f"entry is {len(entry)} bytes, expected {LEAF_BYTES}")
-            # (4)
             if tag_of(entry) in kept_by:
                 raise VerificationError(
                     f"entry {frontier.size + offset} is what was promised; the relay kept its"
@@ -288,7 +285,6 @@ def verify_broken_promise(
             f"{frontier.size:,} entries do not lead to the root of the checkpoint of"
             f" {checkpoint.size:,}; one is missing or another's [V-2]"
         )
-    return witnessed
 
 
 def _note(fields: Fields, name: str) -> bytes:

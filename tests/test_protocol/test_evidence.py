@@ -237,9 +237,9 @@ def test_a_log_of_more_than_one_batch_is_read_to_its_end() -> None:
     many = [statement_leaf(number.to_bytes(4, "big")) for number in range(4_100)]
     note = witnessed(many)
 
-    verify_broken_promise(promise(), GENESIS.relay_key, note, GENESIS, iter(many))
+    verify_broken_promise(promise(), note, GENESIS, iter(many))
     with pytest.raises(VerificationError, match="entry 4099 is what was promised"):
-        verify_broken_promise(promise(many[-1][1:33]), GENESIS.relay_key, note, GENESIS, iter(many))
+        verify_broken_promise(promise(many[-1][1:33]), note, GENESIS, iter(many))
 
 
 @pytest.mark.parametrize(
