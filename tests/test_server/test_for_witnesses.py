@@ -4,7 +4,7 @@ Entries and checkpoints are for everyone; statements are for members and for the
 genesis, who sign their tokens with the key that cosigns: [T-1] [T-3] [R-14].
 """
 
-from typing import Any, Final
+from typing import Final
 
 from nacl.signing import SigningKey
 
@@ -19,7 +19,7 @@ STATEMENTS: Final = "/v1/statements"
 
 
 async def as_witness(
-    relay: Relay, path: str, key: SigningKey | None = None, **changes: Any
+    relay: Relay, path: str, key: SigningKey | None = None, /, **changes: str
 ) -> Answer:
     """Ask with the token of a witness; of the first one of the world unless given."""
     if not relay.nonce:
@@ -34,9 +34,7 @@ async def as_witness(
 async def test_the_entries_lead_to_the_root_of_the_log(stand: Stand) -> None:
     await stand.relay.send(stand.sender, stand.to)
     answer = await stand.relay.ask("GET", "/v1/leaves/0")
-    leaves = [
-        answer.body[at : at + LEAF_BYTES] for at in range(0, len(answer.body), LEAF_BYTES)
-    ]
+    leaves = [answer.body[at : at + LEAF_BYTES] for at in range(0, len(answer.body), LEAF_BYTES)]
 
     head = await stand.relay.context.store.head()
     assert answer.headers["Content-Type"] == "application/octet-stream"
