@@ -25,7 +25,7 @@ Rules:
 Sizes go up to 2**63 - 1, which is what the checkpoint format can carry.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -181,6 +181,10 @@ class ProofPlan:
 
     ranges: tuple[tuple[int, int], ...]
     reads: tuple[Read, ...]
+
+    def without(self, known: Collection[tuple[int, int]]) -> "ProofPlan":
+        """Give the plan of those ranges whose roots are not known: a range's root never changes."""
+        return _plan([one for one in self.ranges if one not in known])
 
 
 def plan_inclusion(index: int, size: int) -> ProofPlan:

@@ -28,6 +28,9 @@ from comity_server.store import Checkpoint, Store
 TILES_CACHED_MAX: Final = 512
 """Tiles kept in memory, at most 8 KiB each."""
 
+ROOTS_CACHED_MAX: Final = 16_384
+"""Roots of ranges of at least a tile kept in memory, some 300 bytes each."""
+
 LEVEL_MAX: Final = 7
 _LENGTH_BYTES: Final = 2
 
@@ -40,6 +43,7 @@ class Log:
         self._store: Final = store
         self._key: Final = key
         self._tiles: Final[Bounded[tuple[int, int], tuple[bytes, ...]]] = Bounded(TILES_CACHED_MAX)
+        self._roots: Final[Bounded[tuple[int, int], bytes]] = Bounded(ROOTS_CACHED_MAX)
         self._newest: Checkpoint | None = None
 
     @property
@@ -116,7 +120,14 @@ class Log:
         return await self._prove(plan_consistency(old_size, new_size))
 
     async def _prove(self, plan: ProofPlan) -> tuple[bytes, ...]:
-        return prove(plan, [await self._hashes(read) for read in plan.reads])
+        known = {one: root for one in plan.ranges if (root := self._roots.get(one)) is not None}
+        rest = plan.without(known)
+        found = prove(rest, [await self._hashes(read) for read in rest.reads])
+        for (start, end), root in zip(rest.ranges, found, strict=True):
+            known[start, end] = root
+            if end - start >= TILE_WIDTH and end <= self.size:
+                self._roots.put((start, end), root)
+        return tuple(known[one] for one in plan.ranges)
 
     async def _hashes(self, read: Read) -> Sequence[bytes]:
         """Give tile hashes, out of memory when they are there."""

@@ -385,6 +385,24 @@ def test_hashes_that_were_not_asked_for_make_no_proof(
 # [L-2] A proof that is too short, too long or for an index outside the tree is refused.
 
 
+@given(st.integers(2, 700), st.data())
+def test_what_is_known_of_a_proof_is_neither_read_nor_proven_again(
+    size: int, data: st.DataObject
+) -> None:
+    plan = plan_inclusion(data.draw(st.integers(0, size - 1)), size)
+    known = set(data.draw(st.lists(st.sampled_from(plan.ranges))))
+    rest = plan.without(known)
+
+    given = dict(zip(plan.ranges, prove(plan, read_all(plan)), strict=True))
+    assert rest.ranges == tuple(one for one in plan.ranges if one not in known)
+    assert prove(rest, read_all(rest)) == tuple(given[one] for one in rest.ranges)
+    assert len(rest.reads) <= len(plan.reads)
+
+
+def read_all(plan: ProofPlan) -> list[Hashes]:
+    return [READ(read.level, read.start, read.count) for read in plan.reads]
+
+
 @given(st.integers(1, 300), st.data())
 def test_a_changed_inclusion_proof_does_not_hold(size: int, data: st.DataObject) -> None:
     """[L-2]"""

@@ -317,6 +317,10 @@ async def test_tiles_and_entries_give_the_checkpoint(tmp_path: Path) -> None:
             for path in ("/tile/0/000", f"/tile/0/001.p/{size - 256}")
         ]
         level1 = await running.ask("GET", "/tile/1/000.p/1")
+        proofs = [
+            (index, (await running.ask("GET", f"/v1/proof/{index}")).value["proof"])
+            for index in (0, 255, 256, size - 1, 0, 100)
+        ]
 
         bundle = full.body + partial.body
         entries = [bundle[at + 2 : at + 67] for at in range(0, len(bundle), 67)]
@@ -326,6 +330,8 @@ async def test_tiles_and_entries_give_the_checkpoint(tmp_path: Path) -> None:
         assert _root([leaf_hash(entry) for entry in entries]) == checkpoint.root
         assert level1.body == _root([leaf_hash(entry) for entry in entries[:256]])
         assert full.headers["Cache-Control"].endswith("immutable")
+        for index, proof in proofs:
+            verify_inclusion(leaf_hash(entries[index]), index, size, checkpoint.root, proof)
 
 
 def _root(hashes: list[bytes]) -> bytes:
