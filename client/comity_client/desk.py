@@ -288,13 +288,13 @@ class Desk:
         Raises:
             OfflineError, RelayRefusedError, LogForkError, VerificationError: As ``sync``.
         """
-        before = self._settled()
+        before, held = self._settled(), self._held()
         complete = await self._refilled(lambda: self._mail.fetch(wait_seconds))
         await self._receipts.give()
         await self._notices.flush()
         await self._take()
         await self._refill_restored()
-        self._erasing.carry_out()
+        self._erasing.carry_out(complete.size, held)
         await self._promises.look(complete)
         await self.dating.learn()
         self._refill.ended()
@@ -607,6 +607,10 @@ class Desk:
             raise UnknownEnvelopeError(f"envelope {short(envelope)} is not on this device")
         upload, core, wrap = read_own_upload(row[0])
         return self._open(Parts(core=core, body=upload.body, audit=upload.audit, wrap=wrap), None)
+
+    def _held(self) -> frozenset[int]:
+        rows = self.state.connection.execute("SELECT counter FROM inbox")
+        return frozenset(row[0] for row in rows)
 
     def _settled(self) -> frozenset[int]:
         rows = self.state.connection.execute("SELECT counter FROM inbox WHERE is_settled = 1")

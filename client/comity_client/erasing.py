@@ -107,8 +107,15 @@ class Erasing:
             await self._notices.give(Release(self._notices.author, part))
         return len(held)
 
-    def carry_out(self) -> int:
-        """Delete what another device of this desk erased, or what a crash left; give how many."""
+    def carry_out(self, read_at: int, before: Collection[int]) -> int:
+        """Delete what another device of this desk erased, or what a crash left; give how many.
+
+        Stops a relay that brings back what was erased: it must not have had it any more.
+
+        Args:
+            read_at: Size of a verified checkpoint after which the mailbox was read.
+            before: Counters of the mailbox that were here before.
+        """
         gone, allowed = 0, fold_notices(self._state).erased
         for kept in kept_notices(self._state):
             notice = kept.notice
@@ -118,11 +125,26 @@ class Erasing:
                 one for one in notice.envelopes if (one, self._own) in allowed and self._has(one)
             ]
             if left:
+                if kept.leaf_index < read_at:
+                    self._accuse(left, before, kept.leaf_index)
                 self._wipe(left, notice.basis.value, self._hash_at(kept.leaf_index))
                 gone += len(left)
         if gone:
             self._compact()
         return gone
+
+    def _accuse(
+        self, envelopes: Collection[EnvelopeId], before: Collection[int], index: int
+    ) -> None:
+        """Keep an alarm for each copy that the relay gave although its erasure was logged."""
+        for envelope in envelopes:
+            row = self._state.connection.execute(
+                "SELECT counter FROM inbox WHERE envelope = ? AND wrap IS NOT NULL", (envelope,)
+            ).fetchone()
+            # SPEC [H-5]: after an erasure the relay does not hold the desk's wrap.
+            if row is not None and row[0] not in before:
+                text = f"relay gave envelope {short(envelope)}, which this desk had erased"
+                self._state.alarm("unerased", text, [row[0], envelope, index], self._now())
 
     def _sealed(self, exchange: ExchangeId) -> tuple[EnvelopeId, ...]:
         """Give the envelopes of an exchange that are in the log, ascending by id."""

@@ -124,7 +124,7 @@ class Alarm:
 
     Attributes:
         kind: Stable word: fork, rollback, unproven, gap, repeat, gossip, box, broken-promise,
-            receipt, withheld, clone, notice.
+            receipt, withheld, clone, notice, unerased.
         text: One sentence, safe to show to anyone.
         evidence: Of a fork and a broken promise, the bytes of a file that convinces a third party;
             of the others, a serialized list of the objects that this device relies on.

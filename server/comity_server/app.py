@@ -297,8 +297,8 @@ async def _install(store: Store, genesis: SignedStatement, key: FastKey, at: int
         promise = sign_promise(key, Promise(genesis.hash, at))
         await store.accept_statement(genesis_row(genesis, promise, at), expected_ordinal=0)
         observe.event("genesis-installed", hash=genesis.hash.hex())
-    (first,) = await store.statements(0, 1)
-    if first.payload != genesis.payload or first.leaf_index != 0:
+    first = await store.statements(0, 1)
+    if [(row.payload, row.leaf_index) for row in first] != [(genesis.payload, 0)]:
         raise SettingsError("database is another deployment's; give each deployment its own")
 
 

@@ -97,9 +97,8 @@ class Members:
             before = self.view
             for _ in range(_ROUNDS_MAX):
                 rows = await self._store.statements(self.view.ordinal, PAGE_STATEMENTS)
-                if not rows:
+                if not rows or not await self._fold(rows):
                     break
-                await self._fold(rows)
             if self.view is not before:
                 self._tell()
 
@@ -112,15 +111,18 @@ class Members:
                 await self._apply(row, signed)
                 self._tell()
 
-    async def _fold(self, rows: Sequence[StatementRow]) -> None:
+    async def _fold(self, rows: Sequence[StatementRow]) -> bool:
+        """Fold statements in, in order; give whether it is worth asking for more."""
         for row in rows:
             if row.leaf_index is None:
-                # It waits behind a long backlog; what follows it must wait too.
-                await self._store.integrate()
-                return
+                # It waits behind a long backlog; what follows it must wait too. One for which
+                # nothing is done any more was altered: its place was taken from it.
+                done = await self._store.integrate()
+                return bool(done.integrated or done.parked)
             # The store keeps boxes apart, for those who can open them.
             signatures = parse_signatures(parse(row.signatures))
             await self._apply(row, SignedStatement(row.payload, signatures, is_bare=True))
+        return True
 
     async def _apply(self, row: StatementRow, signed: SignedStatement) -> None:
         if row.ordinal is None or row.leaf_index is None:
