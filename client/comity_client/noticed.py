@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from comity_client.state import State
 from comity_protocol.identifiers import EnvelopeId
-from comity_protocol.notices import Ledger, Notice, parse_notice
+from comity_protocol.noticed import Noticed
+from comity_protocol.notices import Notice, parse_notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,9 @@ def kept_notices(state: State) -> tuple[Kept, ...]:
     )
 
 
-def fold_notices(state: State) -> Ledger:
+def fold_notices(state: State) -> Noticed:
     """Give what all notices say together: holds, erasures, stamps, restores."""
-    return Ledger.fold((kept.leaf_index, kept.notice) for kept in kept_notices(state))
+    return Noticed.fold((kept.leaf_index, kept.notice) for kept in kept_notices(state))
 
 
 def read_erased(state: State) -> Mapping[EnvelopeId, Erased]:

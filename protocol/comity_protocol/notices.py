@@ -6,8 +6,8 @@
     release   our desk's hold ends
     restored  the relay's database was restored, and what that left (signed by the relay)
 
-Here live their forms, who may give them, and what follows from them in leaf order. Carrying an
-erasure out is the relay's and the clients' matter.
+Here live their forms and who may give them. What follows from them in leaf order is in ``noticed``;
+carrying an erasure out is the relay's and the clients' matter.
 
 Rules:
 
@@ -15,14 +15,13 @@ Rules:
   by the relay key.
 * [H-2] Stamps of a notice are by witnesses of the genesis over the core hash of that envelope,
   sent by the notice's desk.
-* [H-3] An erasure takes away only the copy of the desk that states it.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import ClassVar, Final, assert_never
+from typing import ClassVar, Final
 
 from comity_protocol.checkpoint import COSIGNED_TIME_MAX
 from comity_protocol.core import Core, core_hash
@@ -363,79 +362,6 @@ def check_concerns(notice: DeskNotice, core: Core) -> None:
             )
         if core_hash(core.serialize()) != notice.core:
             raise VerificationError(f"stamps are for another envelope than {short(core.id)} [H-2]")
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What notices say together, folded one after another in leaf order.
-
-    Attributes:
-        holds: Which desks hold an envelope; none is not there.
-        erased: Copies that are to be gone: envelope and desk.
-        stamps: All stamps of a core, by its hash.
-        restores: What the relay said of restores, in leaf order.
-        index: Leaf index of the newest notice; -1 before the first.
-    """
-
-    holds: dict[EnvelopeId, frozenset[DeskId]] = field(default_factory=dict)
-    erased: set[tuple[EnvelopeId, DeskId]] = field(default_factory=set)
-    stamps: dict[bytes, frozenset[Stamp]] = field(default_factory=dict)
-    restores: list[Restored] = field(default_factory=list)
-    index: int = -1
-
-    @classmethod
-    def fold(cls, notices: Iterable[tuple[int, Notice]]) -> "Ledger":
-        """Fold verified notices, given with their leaf indexes, ascending."""
-        ledger = cls()
-        for index, notice in notices:
-            ledger.add(index, notice)
-        return ledger
-
-    def add(self, index: int, notice: Notice) -> None:
-        """Fold in one more.
-
-        Args:
-            index: Its leaf index, above that of every notice before.
-            notice: Verified by ``verify_notice`` and, for each envelope, ``check_concerns``.
-
-        Raises:
-            VerificationError: It stands before one that was folded already.
-        """
-        if index <= self.index:
-            raise VerificationError(
-                f"notice at leaf {index} comes after leaf {self.index}; refusing replay"
-            )
-        self.index = index
-        match notice:
-            case Stamped():
-                known = self.stamps.get(notice.core, frozenset())
-                self.stamps[notice.core] = known | set(notice.stamps)
-            case Hold():
-                for envelope in notice.envelopes:
-                    self.holds[envelope] = self.held_by(envelope) | {notice.author.desk}
-            case Release():
-                for envelope in notice.envelopes:
-                    self._release(envelope, notice.author.desk)
-            case Erase():
-                # SPEC [H-3]: only the copy of the desk that states it. What another desk held
-                # before stays: a hold that was logged first wins.
-                free = (one for one in notice.envelopes if one not in self.holds)
-                self.erased.update((envelope, notice.author.desk) for envelope in free)
-            case Restored():
-                self.restores.append(notice)
-            case _:
-                assert_never(notice)
-
-    def held_by(self, envelope: EnvelopeId) -> frozenset[DeskId]:
-        """Give the desks whose hold keeps an envelope from being erased."""
-        return self.holds.get(envelope, frozenset())
-
-    def _release(self, envelope: EnvelopeId, desk: DeskId) -> None:
-        # A hold is ended by the desk that placed it and by nobody else.
-        if remaining := self.held_by(envelope) - {desk}:
-            self.holds[envelope] = remaining
-        else:
-            self.holds.pop(envelope, None)
 
 
 def _serialize(kind: str, author: Author, rest: dict[str, Value]) -> bytes:

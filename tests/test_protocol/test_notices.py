@@ -1,14 +1,13 @@
 """Notices: who may say what about an envelope, and what follows from it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
-from comity_protocol.core import Core, core_hash
 from comity_protocol.directory import UnknownDeskError
 from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.errors import MalformedError, VerificationError
-from comity_protocol.identifiers import DeploymentId, DeskId, DeviceId, EnvelopeId
+from comity_protocol.identifiers import DeploymentId, DeviceId, EnvelopeId
 from comity_protocol.keys import Context, FastKey, random_bytes
 from comity_protocol.limits import (
     NAME_BYTES_MAX,
@@ -25,10 +24,7 @@ from comity_protocol.notices import (
     EraseBasis,
     Hold,
     HoldBasis,
-    Ledger,
     Notice,
-    Release,
-    Restored,
     Stamped,
     check_concerns,
     parse_notice,
@@ -36,73 +32,15 @@ from comity_protocol.notices import (
     verify_notice,
 )
 from comity_protocol.receipts import Signed
-from comity_protocol.stamps import Stamp, open_stamp, sign_stamp, stamped_at
-from comity_protocol.statements import Authority, Policy, Role
-from support.world import Member, World, core_of, lead
-
-NOW = 1_800_000_000
-
-
-@dataclass(frozen=True)
-class Scene:
-    """An envelope from one desk to another, with an auditor, and a stranger."""
-
-    world: World
-    core: Core
-    home: DeskId
-    other: DeskId
-    auditor: DeskId
-    stranger: DeskId
-
-    def member(self, desk: DeskId, role: Role = Role.ADMIN) -> Member:
-        return next(one for one in self.world.active(desk) if one.role is role)
-
-    def author(self, member: Member) -> Author:
-        return Author(self.world.genesis.deployment, member.desk, member.id, 3, bytes(32))
-
-    def stamp(self, number: int, at: int = NOW, *, what: bytes | None = None) -> Stamp:
-        deployment = self.world.genesis.deployment
-        stamped = core_hash(self.core.serialize()) if what is None else what
-        key = self.world.genesis.quorum.witnesses[number]
-        signed = sign_stamp(self.world.witness_keys[key.name], deployment, stamped, at)
-        return open_stamp(signed, deployment, stamped, key)
-
-    def stamped(self, member: Member, *stamps: Stamp) -> Stamped:
-        shown = tuple(sorted(stamps)) or (self.stamp(0), self.stamp(1))
-        hash_ = core_hash(self.core.serialize())
-        return Stamped(self.author(member), self.core.id, hash_, shown)
-
-    def erase(self, member: Member, *ids: EnvelopeId) -> Erase:
-        return Erase(self.author(member), ids or (self.core.id,), EraseBasis.DATA_SUBJECT)
-
-    def hold(self, member: Member, *ids: EnvelopeId) -> Hold:
-        return Hold(self.author(member), ids or (self.core.id,), HoldBasis.PROCEEDINGS)
-
-    def release(self, member: Member, *ids: EnvelopeId) -> Release:
-        return Release(self.author(member), ids or (self.core.id,))
-
-    def restored(self) -> Restored:
-        return Restored(
-            deployment=self.world.genesis.deployment,
-            incarnation=random_bytes(16),
-            had=900,
-            size=1_000,
-            lost=3,
-            at=NOW,
-        )
-
-    def verify(self, member: Member, notice: Notice) -> Notice:
-        return verify_notice(sign_notice(member.fast, notice), self.world.directory, index=SIZE_MAX)
+from comity_protocol.stamps import Stamp
+from comity_protocol.statements import Role
+from support.scene import Scene, found_scene
+from support.world import Member, World
 
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    world = World.found()
-    auditor = world.create_desk("XA", Authority.SECRETARIAT)
-    home = world.create_desk("XA", policy=Policy(auditors_lead=(auditor,)))
-    other = world.create_desk("XB")
-    core = core_of(world.seal_act(world.active(home)[0], other, lead()))
-    return Scene(world, core, home, other, auditor, world.create_desk("XB"))
+    return found_scene()
 
 
 def notices_of(scene: Scene, member: Member) -> list[DeskNotice]:
@@ -415,94 +353,6 @@ def test_an_oversize_notice_is_refused_before_it_is_parsed() -> None:
     """[E-9]"""
     with pytest.raises(MalformedError, match="notice is 13,313 bytes, expected at most 13,312"):
         parse_notice(bytes(NOTICE_BYTES_MAX + 1))
-
-
-# --- What follows: [H-3] ----------------------------------------------------------------------
-
-
-def test_an_erasure_takes_away_only_the_copy_of_its_desk(scene: Scene) -> None:
-    """[H-3]"""
-    ledger = Ledger.fold([(5, scene.erase(scene.member(scene.other)))])
-
-    assert ledger.erased == {(scene.core.id, scene.other)}
-
-
-def test_what_is_on_hold_is_erased_by_nobody_until_it_is_released(scene: Scene) -> None:
-    """[H-3] The suspect's friend at one desk erases what the other desk has put on hold."""
-    holder, eraser = scene.member(scene.home), scene.member(scene.other)
-    ledger = Ledger.fold([(5, scene.hold(holder)), (6, scene.erase(eraser))])
-
-    assert ledger.held_by(scene.core.id) == {scene.home}
-    assert ledger.erased == set()
-
-    ledger.add(7, scene.release(holder))
-    ledger.add(8, scene.erase(eraser))
-
-    assert ledger.held_by(scene.core.id) == frozenset()
-    assert ledger.erased == {(scene.core.id, scene.other)}
-
-
-def test_a_hold_is_ended_by_no_other_desk(scene: Scene) -> None:
-    """[H-3]"""
-    home, other = scene.member(scene.home), scene.member(scene.other)
-    ledger = Ledger.fold([(5, scene.hold(home)), (6, scene.release(other))])
-
-    assert ledger.held_by(scene.core.id) == {scene.home}
-
-    ledger.add(7, scene.hold(other))
-    ledger.add(8, scene.release(home))
-
-    assert ledger.held_by(scene.core.id) == {scene.other}
-
-
-def test_of_some_envelopes_on_hold_the_others_are_erased(scene: Scene) -> None:
-    """[H-3]"""
-    free = EnvelopeId(random_bytes(16))
-    admin = scene.member(scene.home)
-    ids = sorted((scene.core.id, free))
-    ledger = Ledger.fold([(5, scene.hold(admin)), (6, scene.erase(admin, *ids))])
-
-    assert ledger.erased == {(free, scene.home)}
-
-
-def test_a_hold_after_an_erasure_does_not_bring_the_copy_back(scene: Scene) -> None:
-    """[H-3]"""
-    admin = scene.member(scene.home)
-    ledger = Ledger.fold([(5, scene.erase(admin)), (6, scene.hold(admin))])
-
-    assert ledger.erased == {(scene.core.id, scene.home)}
-
-
-def test_stamps_of_two_notices_make_a_quorum_together(scene: Scene) -> None:
-    """[M-2] One witness answered today, another tomorrow."""
-    admin = scene.member(scene.home)
-    first = scene.stamped(admin, scene.stamp(0, NOW))
-    second = scene.stamped(admin, scene.stamp(1, NOW + 60))
-    hash_ = core_hash(scene.core.serialize())
-    genesis = scene.world.genesis
-
-    def dated(*notices: Notice) -> int | None:
-        stamps = Ledger.fold(enumerate(notices)).stamps.get(hash_, frozenset())
-        return stamped_at(stamps, genesis.deployment, hash_, genesis.quorum)
-
-    assert dated() is dated(first) is dated(second) is None
-    assert dated(first, second) == dated(second, first) == NOW + 60
-
-
-def test_restores_are_kept_in_leaf_order(scene: Scene) -> None:
-    one, other = scene.restored(), scene.restored()
-
-    assert Ledger.fold([(1, one), (2, other)]).restores == [one, other]
-
-
-def test_a_notice_out_of_leaf_order_is_refused(scene: Scene) -> None:
-    """[H-3] A relay shows a release before the hold that came first."""
-    admin = scene.member(scene.home)
-    ledger = Ledger.fold([(5, scene.hold(admin))])
-
-    for index in (4, 5):
-        with pytest.raises(VerificationError, match=f"notice at leaf {index} comes after leaf 5"):
-            ledger.add(index, scene.release(admin))
 
 
 def test_a_notice_by_a_key_of_no_device_is_refused(scene: Scene) -> None:

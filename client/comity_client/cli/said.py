@@ -52,8 +52,8 @@ def said_of(desk: "Desk", envelopes: Collection[EnvelopeId]) -> Said:
     from comity_client.noticed import fold_notices
     from comity_protocol.notices import Erase, Hold
 
-    ledger, notices = fold_notices(desk.state), desk.notices()
-    holders = {holder for one in envelopes for holder in ledger.held_by(one)}
+    noticed, notices = fold_notices(desk.state), desk.notices()
+    holders = {holder for one in envelopes for holder in noticed.held_by(one)}
     holds, erased = {}, []
     for kept in notices:
         notice = kept.notice
@@ -63,7 +63,7 @@ def said_of(desk: "Desk", envelopes: Collection[EnvelopeId]) -> Said:
         elif isinstance(notice, Erase) and notice.author.desk != desk.profile.desk:
             by = notice.author.desk
             gone = [
-                one for one in notice.envelopes if one in envelopes and (one, by) in ledger.erased
+                one for one in notice.envelopes if one in envelopes and (one, by) in noticed.erased
             ]
             if gone:
                 erased.append((by, len(gone), notice.basis.value, kept.sealed_at))
