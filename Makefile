@@ -1,5 +1,6 @@
 # Everything that can be done here. Each target first makes .venv and installs into it what it
 # needs: only Python 3.11, make, git and PyPI have to be there.
+# The tests of certificates need Chromium and Poppler too: root on Debian gets them by `make check`.
 
 PYTHON ?= python3
 T ?= tests
@@ -23,6 +24,7 @@ demo: .venv/.server ## two cases between four States, on this machine (DEMO_ARGS
 	$(BIN)/comity demo $(DEMO_ARGS)
 
 check: .venv/.dev ## every check: format, lint, types, import contracts, tests with coverage
+	sh deploy/browser.sh
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
