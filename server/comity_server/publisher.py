@@ -144,6 +144,15 @@ class Publisher:
         lines = await self._witnesses.cosign(
             notes[size], size, self._log.consistency, is_enough=self._leaves_no_quorum
         )
+        # SPEC [G-4]: fresh is what was made because it was asked for now. The note has the
+        # cosignatures of its first day too, and by a clock alone those of yesterday's backup would
+        # pass for new ones.
+        if not self._leaves_no_quorum({line.name for line in lines}):
+            raise SignerError(
+                f"{len({line.name for line in lines})} of {len(self._quorum.witnesses)} witnesses"
+                " cosigned again when they were asked, too few to know that no quorum is ahead;"
+                " look at the witnesses; not signing before"
+            )
         await self._signer.clear(add_signatures(notes[size], lines), sizes)
 
     def _size_of(self, note: bytes) -> int:

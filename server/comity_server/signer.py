@@ -48,8 +48,13 @@ READ_LEAVES: Final = 4_096
 KEPT_ENTRIES: Final = 65_536
 """Newest entries in the signer's memory: 4.3 MB."""
 
-FRESH_SECONDS: Final = 300
-"""How far a witness's clock may be from the signer's for a cosignature to be of this moment."""
+FRESH_SECONDS: Final = 2 * 86_400
+"""How far a witness's clock may be from the signer's for a cosignature to be of this moment.
+
+A machine whose clock is a day off has to be able to run. An honest relay shows what was made since
+it asked, whatever the clocks say; this bounds what a hostile one, which kept old cosignatures, can
+do to a signer whose file was restored: head a log that no witness goes along with.
+"""
 
 
 class SignerError(ComityError):
@@ -347,8 +352,8 @@ class Signer:
         if self._quorum.is_met(silent):
             raise SignerError(
                 f"{len(fresh)} of {len(fresh) + len(silent)} witnesses cosigned within"
-                f" {FRESH_SECONDS} seconds of this machine's clock, too few to know that no quorum"
-                " is ahead; look at the witnesses and at the clock; not signing before"
+                f" {FRESH_SECONDS // 86_400} days of this machine's clock, too few to know that no"
+                " quorum is ahead; look at the witnesses and at the clock; not signing before"
             )
 
     async def _reach(self, note: bytes, checkpoint: Checkpoint, old: Frontier) -> None:

@@ -10,6 +10,7 @@ from nacl.signing import SigningKey
 from comity_protocol.checkpoint import (
     add_signatures,
     cosign,
+    cosignatures,
     open_checkpoint,
     sign_checkpoint,
     verify_quorum,
@@ -30,7 +31,7 @@ from comity_server.signer import (
 from comity_server.statement_rows import genesis_row, statement_row
 from comity_server.store import Head, Store
 from comity_server.witnesses import Witnesses
-from support.relay import Clock, opened, relay, small_world, wait_until
+from support.relay import Clock, opened, relay, small_world, wait_until, witness
 from support.world import ORIGIN, World
 
 NOW = 1_800_000_000
@@ -265,7 +266,7 @@ async def test_the_signer_wants_so_many_witnesses_that_no_quorum_is_left(
     signer = make_signer(tmp_path / "signer", store, world)
     note = await signer.probe()
 
-    with pytest.raises(SignerError, match="1 of 3 witnesses cosigned within 300 seconds"):
+    with pytest.raises(SignerError, match="1 of 3 witnesses cosigned within 2 days"):
         await signer.clear(shown(world, note, witnesses=1), [])
     await signer.clear(shown(world, note, witnesses=2), [])
     assert (await signer.sign())[0] == 0
@@ -280,6 +281,40 @@ async def test_a_relay_cannot_show_cosignatures_of_another_day(
 
     with pytest.raises(SignerError, match="0 of 3 witnesses cosigned"):
         await signer.clear(shown(world, await signer.probe(), at=at), [])
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+async def test_a_machine_whose_clock_is_a_day_off_can_run(tmp_path: Path, days: int) -> None:
+    """[G-4] Clocks do not decide: the witnesses are asked, whatever the time is here."""
+    world, _, _ = small_world()
+    clock, own = Clock(), Clock()
+    clock.ahead = days * 86_400
+    async with (
+        witness(tmp_path, "witness0.example", world, own) as first,
+        witness(tmp_path, "witness1.example", world, own) as second,
+        relay(tmp_path, world, clock=clock, witnesses=0, urls=[first, second]) as running,
+    ):
+        await running.publish()
+
+        assert running.context.log.size == len(world.statements)
+
+
+async def test_cosignatures_that_were_not_asked_for_now_are_not_fresh(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[G-4] Everything is put back a minute later and no witness answers: nothing is signed."""
+    world, _, _ = small_world()
+    async with relay(tmp_path, world) as running:
+        await running.publish()
+        note = running.context.log.newest().note
+    assert len(cosignatures(note, world.genesis.quorum.witnesses)) >= 2
+    silent = ["http://127.0.0.1:9/one", "http://127.0.0.1:9/two"]
+    async with relay(tmp_path, world, witnesses=0, urls=silent) as running:
+        assert running.context.relay.gate is not None
+
+    assert "0 of 3 witnesses cosigned again" in caplog.text + str(
+        [getattr(record, "fields", "") for record in caplog.records]
+    )
 
 
 async def test_a_relay_cannot_make_cosignatures_up(
