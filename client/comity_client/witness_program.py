@@ -13,9 +13,10 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -146,7 +147,8 @@ class _Parts:
     link: Link | None
     watch: Watch | None
 
-    def jobs(self) -> list["asyncio._CoroutineLike[None]"]:
+    def jobs(self) -> list[Coroutine[None, None, None]]:
+        """Start nothing yet: give what runs for as long as the witness does."""
         return [part.run() for part in (self.link, self.watch) if part is not None]
 
 
@@ -164,37 +166,13 @@ async def _assemble(
     kid = DeviceId(key.verifier_key.public_key)
     maker = TokenMaker(kid, deployment, FastKey(bytes(key.signing_key)))
     relay = await stack.enter_async_context(RelayClient(settings.relay, maker))
-    mirror = None
+    mirror, replay, follow = None, None, None
     if settings.is_mirror:
-
-        def statements(skip: int, limit: int) -> list[SignedStatement]:
-            size = state.replayed().size
-            return [one for _, one in state.statements(skip, limit, below=size)]
-
-        def cosigned() -> bytes:
-            seen = state.seen(log.name)
-            if seen is None:
-                return b""
-            # The very line that was given then, without which nobody would believe the note.
-            line = cosign(seen.note, key.name, key.signing_key, seen.cosigned_at)
-            return add_signatures(seen.note, [line])
-
-        mirror = Mirror(settings.data / MIRROR_FOLDER, statements, cosigned)
+        mirror = _open_mirror(folder, log.name)
         stack.callback(mirror.close)
-    replay = None
     if settings.is_replaying:
         replay = Replay(state, relay, log.name, settings.pinned, mirror)
-
-    async def follow(note: bytes) -> None:
-        """Be ready for the next checkpoint, and show this one."""
-        if replay is None or replay.directory is None:
-            return
-        genesis = replay.directory.genesis
-        size = verify_quorum(note, genesis.log, genesis.quorum).checkpoint.size
-        await replay.catch_up(size)
-        if mirror is not None:
-            mirror.take_note(note, genesis)
-
+        follow = partial(_follow, replay, mirror)
     watch = Watch(relay, state, key, settings.logs, follow, is_close=mirror is not None)
     witness = Witness(
         state,
@@ -206,8 +184,36 @@ async def _assemble(
         replay=replay,
         mirror=mirror,
     )
-    link = Link(settings.relay, key, deployment, witness.answer)
-    return _Parts(witness, link, watch)
+    return _Parts(witness, Link(settings.relay, key, deployment, witness.answer), watch)
+
+
+def _open_mirror(folder: WitnessFolder, origin: str) -> Mirror:
+    """Open the mirror of a log over what this witness has replayed and cosigned."""
+    key, state = folder.key, folder.state
+
+    def statements(skip: int, limit: int) -> list[SignedStatement]:
+        size = state.replayed().size
+        return [one for _, one in state.statements(skip, limit, below=size)]
+
+    def cosigned() -> bytes:
+        seen = state.seen(origin)
+        if seen is None:
+            return b""
+        # The very line that was given then, without which nobody would believe the note.
+        line = cosign(seen.note, key.name, key.signing_key, seen.cosigned_at)
+        return add_signatures(seen.note, [line])
+
+    return Mirror(folder.data / MIRROR_FOLDER, statements, cosigned)
+
+
+async def _follow(replay: Replay, mirror: Mirror | None, note: bytes) -> None:
+    """Be ready for the checkpoint after a published one, and show this one."""
+    if replay.directory is None:
+        return
+    genesis = replay.directory.genesis
+    await replay.catch_up(verify_quorum(note, genesis.log, genesis.quorum).checkpoint.size)
+    if mirror is not None:
+        mirror.take_note(note, genesis)
 
 
 async def _listen(settings: WitnessSettings, witness: Witness, stack: AsyncExitStack) -> str:
