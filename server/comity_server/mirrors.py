@@ -16,7 +16,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 from yarl import URL
 
 from comity_protocol.encoding import Value, parse, serialize
-from comity_protocol.errors import ComityError, MalformedError
+from comity_protocol.errors import ComityError
 from comity_protocol.fields import array_of
 from comity_protocol.leaves import LEAF_BYTES
 from comity_protocol.limits import MIRROR_STATEMENTS_MAX, NOTE_BYTES_MAX
@@ -24,6 +24,7 @@ from comity_protocol.merkle import TILE_WIDTH
 from comity_protocol.statements import SignedStatement
 from comity_protocol.wire import CHECKPOINT
 from comity_server import observe
+from comity_server.answers import read_answer
 from comity_server.log import serialize_tile_index
 
 STATEMENTS_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -103,14 +104,10 @@ class Mirror:
             ) as response:
                 if response.status != _OK:
                     return None
-                # SPEC: every body has a bound.
-                body = await response.content.read(bytes_max + 1)
-                while len(body) <= bytes_max and not response.content.at_eof():
-                    body += await response.content.read(bytes_max + 1 - len(body))
-        except (ClientError, TimeoutError, OSError, ValueError, MalformedError) as error:
+                return await read_answer(response, bytes_max)
+        except (ClientError, TimeoutError, OSError, ValueError, ComityError) as error:
             observe.event("mirror-failed", host=self.host, error=type(error).__name__)
             return None
-        return body if len(body) <= bytes_max else None
 
 
 def _bytes_of_item(item: Value) -> bytes:

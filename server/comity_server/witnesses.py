@@ -27,6 +27,7 @@ from comity_protocol.witnessing import (
     parse_witness_answer,
 )
 from comity_server import observe
+from comity_server.answers import read_answer
 from comity_server.metrics import Metrics
 
 TRIES_MAX: Final = 3
@@ -80,12 +81,7 @@ class Address:
         async with self._session.post(
             URL(self._url + path), data=body, timeout=self._timeout, allow_redirects=False
         ) as response:
-            answer = await response.content.read(WITNESS_ANSWER_BYTES_MAX + 1)
-            while len(answer) <= WITNESS_ANSWER_BYTES_MAX and not response.content.at_eof():
-                left = WITNESS_ANSWER_BYTES_MAX + 1 - len(answer)
-                answer += await response.content.read(left)
-            if len(answer) > WITNESS_ANSWER_BYTES_MAX:
-                raise VerificationError("answer is too long")
+            answer = await read_answer(response, WITNESS_ANSWER_BYTES_MAX)
             return Reply(response.status, response.headers.get("Content-Type", ""), answer)
 
 
