@@ -34,9 +34,9 @@ from comity_protocol.leaves import (
 from comity_protocol.merkle import Frontier, leaf_hash
 from comity_protocol.statements import SignedStatement, parse_signatures
 from comity_server import tables
-from comity_server.store import ERASED_KIND
+from comity_server.store import ERASED_KIND, DamagedRowError
 from comity_server.store_values import (
-    unpack_counters,
+    counters_for,
     unpack_ids,
     unpack_notice_readers,
     unpack_recipients,
@@ -184,14 +184,14 @@ class _Checker:
 
     def _envelope(self, row: Row[Any]) -> tuple[Table, object, bytes]:
         self._compare_hash(tables.envelopes, row.id, row.core_hash, core_hash(row.core))
-        recipients = unpack_recipients(row.recipients)
+        try:
+            recipients = unpack_recipients(row.recipients)
+            counters = counters_for(recipients, row.counters or b"")
+        except DamagedRowError as error:
+            self.fault(tables.envelopes, row.id, str(error), is_derived=False)
+            return tables.envelopes, row.id, b""
         desks = [to.desk for to in recipients]
         self._compare_core(row, [(to.desk, to.epoch, to.kind) for to in recipients])
-        counters = unpack_counters(row.counters or b"")
-        if len(counters) != len(desks):
-            said = f"has {len(counters)} counters, expected {len(desks)}"
-            self.fault(tables.envelopes, row.id, said, is_derived=False)
-            return tables.envelopes, row.id, b""
         for position, (to, counter) in enumerate(zip(recipients, counters, strict=True)):
             self._count(row, to.desk, counter)
             kind = ERASED_KIND if to.is_erased else to.kind

@@ -333,7 +333,8 @@ class MailboxItem:
         core: The signed core.
         signature: The sending device's signature over it.
         body: The body's ciphertext; None for an auditor, and once this desk's copy was erased.
-        audit: The audit record's ciphertext; empty once it was erased, for an auditor with its copy.
+        audit: The audit record's ciphertext; empty once it was erased, for an auditor with its
+            copy.
         wrap: This desk's wrap; None when the envelope reuses one, see ``Store.wrap``, and once
             this desk's copy was erased.
         proof: With the counter, what this desk needs to recompute the leaf.
@@ -383,6 +384,12 @@ class Placed:
 
 class StoreError(ComityError):
     """The store cannot do what it was asked; the message says what to do."""
+
+
+class DamagedRowError(StoreError):
+    """A row is none that this program ever wrote: the database was damaged or altered."""
+
+    remedy: ClassVar[str] = "stop the relay and look with comity-relay fsck which row it is"
 
 
 class UnsafeStoreError(StoreError):

@@ -16,6 +16,7 @@ from comity_server.store import (
     ERASED_KIND,
     MAILBOX_BYTES_MAX,
     Checkpoint,
+    DamagedRowError,
     EnvelopeRow,
     Head,
     Kind,
@@ -24,7 +25,7 @@ from comity_server.store import (
     ReceiptRow,
     StatementRow,
 )
-from comity_server.store_values import unpack_counters, unpack_ids, unpack_recipients
+from comity_server.store_values import counters_for, unpack_ids, unpack_recipients
 from comity_server.tables import (
     anchors,
     checkpoints,
@@ -309,6 +310,7 @@ def _statement(row: _Row) -> StatementRow:
 
 
 def _envelope(row: _Row) -> EnvelopeRow:
+    recipients = unpack_recipients(row.recipients)
     return EnvelopeRow(
         id=row.id,
         core_hash=row.core_hash,
@@ -318,22 +320,23 @@ def _envelope(row: _Row) -> EnvelopeRow:
         audit=row.audit,
         sender_desk=row.sender_desk,
         sender_device=row.sender_device,
-        recipients=unpack_recipients(row.recipients),
+        recipients=recipients,
         accepted_at=row.accepted_at,
         promise=row.promise,
         blind=row.blind,
         ref=row.ref,
         leaf_index=row.leaf_index,
-        counters=None if row.counters is None else unpack_counters(row.counters),
+        counters=None if row.counters is None else counters_for(recipients, row.counters),
     )
 
 
 def _item(row: _Row) -> MailboxItem:
     recipients = unpack_recipients(row.recipients)
+    if not 0 <= row.position < len(recipients):
+        raise DamagedRowError(f"mailbox item is for recipient {row.position} of {len(recipients)}")
     own = recipients[row.position]
-    commitments = commit_counters(
-        [to.desk for to in recipients], unpack_counters(row.counters), row.blind
-    )
+    counters = counters_for(recipients, row.counters or b"")
+    commitments = commit_counters([to.desk for to in recipients], counters, row.blind)
     return MailboxItem(
         counter=row.counter,
         leaf_index=row.leaf_index,

@@ -5,13 +5,14 @@ they are written with the envelope, read with it and erased with it, and as rows
 would cost three more random writes an envelope.
 """
 
-from struct import Struct, pack, unpack
+from struct import Struct, error, pack, unpack
 from typing import Final
 
 from comity_protocol.identifiers import ID_BYTES
 from comity_protocol.leaves import commit_counters
 from comity_server.store import (
     EVERYONE,
+    DamagedRowError,
     EnvelopeRow,
     NoticeRow,
     ReceiptRow,
@@ -138,11 +139,18 @@ def pack_recipients(recipients: tuple[Recipient, ...]) -> bytes:
 
 
 def unpack_recipients(data: bytes) -> tuple[Recipient, ...]:
-    """Read what ``pack_recipients`` wrote."""
+    """Read what ``pack_recipients`` wrote.
+
+    Raises:
+        DamagedRowError: It is something else.
+    """
     recipients: list[Recipient] = []
     at = 0
     while at < len(data):
-        desk, epoch, kind, length = _RECIPIENT.unpack_from(data, at)
+        try:
+            desk, epoch, kind, length = _RECIPIENT.unpack_from(data, at)
+        except error as damaged:
+            raise DamagedRowError("recipients of an envelope cannot be read") from damaged
         start = at + _RECIPIENT.size
         at = start + length
         wrap = data[start:at] or None
@@ -156,8 +164,26 @@ def pack_counters(counters: tuple[int, ...]) -> bytes:
 
 
 def unpack_counters(data: bytes) -> tuple[int, ...]:
-    """Read what ``pack_counters`` wrote."""
+    """Read what ``pack_counters`` wrote.
+
+    Raises:
+        DamagedRowError: It is something else.
+    """
+    if len(data) % _COUNTER_BYTES:
+        raise DamagedRowError("counters of an envelope cannot be read")
     return unpack(f">{len(data) // _COUNTER_BYTES}Q", data)
+
+
+def counters_for(recipients: tuple[Recipient, ...], data: bytes) -> tuple[int, ...]:
+    """Read the counters of an integrated envelope, one for each recipient.
+
+    Raises:
+        DamagedRowError: There are more or fewer.
+    """
+    counters = unpack_counters(data)
+    if len(counters) != len(recipients):
+        raise DamagedRowError(f"envelope has {len(counters)} counters, expected {len(recipients)}")
+    return counters
 
 
 def unpack_ids(data: bytes) -> tuple[bytes, ...]:

@@ -417,7 +417,7 @@ async def _again(run: Run) -> Noticed | None:
 
 async def _new(run: Run) -> Noticed | None:
     """Let devices begin with nothing: one that lost its memory, and new ones."""
-    for name in ("alice", "alice2", "bob2"):
+    for name in ("alice", "alice2", "late", "bob2"):
         desk = await run.open(name, "newcomers")
         noticed = await _try(
             By.NEWCOMER, When.JOIN, desk, desk.sync, desk.fetch, desk.count_statements

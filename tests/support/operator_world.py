@@ -78,7 +78,8 @@ class Past:
     """What happened, and who knows it.
 
     Attributes:
-        members: By name: those of ``DESKS``, a second device of each, carol, dave and the leaver.
+        members: By name: those of ``DESKS``, a second device of each, carol, dave, the leaver,
+            and who came late to alice's desk.
         sent: What was posted, in order.
         envelopes: What the desks of ``DESKS`` sent each other, in order; ``erased`` is one of them.
         sizes: Of the log after each stage.
@@ -260,9 +261,10 @@ async def _fill(stage: _Stage) -> None:
 
 
 async def _change(stage: _Stage) -> None:
-    """A removal, an erasure, a hold; somebody fetches the log."""
+    """A removal, a newcomer, an erasure, a hold; somebody fetches the log."""
     world, members = stage.past.world, stage.past.members
     world.remove(members["alice"].desk, [members["leaver"]])
+    members["late"] = world.admit(members["alice"].desk)
     await stage.publish()
     alice, bob, auditor = await stage.open()
     for desk in (alice, bob, auditor):
