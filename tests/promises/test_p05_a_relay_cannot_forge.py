@@ -21,6 +21,7 @@ from comity_protocol.identifiers import DeskId, EnvelopeId
 from comity_protocol.keys import Context, FastKey
 from comity_protocol.notices import (
     Author,
+    DeskNotice,
     Erase,
     EraseBasis,
     Hold,
@@ -138,7 +139,7 @@ class Forger:
         draws, loot = self._draws, self._loot
         deployment, ids = loot.world.genesis.deployment, (draws.choice(loot.envelopes).id,)
         author = Author(deployment, loot.victim.desk, loot.victim.id, 1, draws.noise(32))
-        notice = draws.choice(
+        notice: DeskNotice = draws.choice(
             (Erase(author, ids, EraseBasis.MISTAKE), Hold(author, ids, HoldBasis.AUDIT))
         )
         return self.signed(Context.NOTICE, notice.serialize())

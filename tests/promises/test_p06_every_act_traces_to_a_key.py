@@ -108,16 +108,10 @@ def test_a_key_of_low_order_joins_no_desk() -> None:
     for key in LOW_ORDER:
         world = World.found()
         desk = world.create_desk("XA")
-        member = Member(desk, office_of(world, desk), Role.OFFICER)
-        weak = replace(member)
+        weak = Member(desk, world.active(desk)[0].officer, Role.OFFICER)
         weak.fast = _Weak(key)  # type: ignore[assignment]  # a key that the class would refuse
-        with pytest.raises(ComityError):
+        with pytest.raises(ComityError, match="low order"):
             world.publish(world.admission(weak, by=world.custodians(desk)))
-
-
-def office_of(world: World, desk: DeskId) -> object:
-    """Give an officer's id."""
-    return world.active(desk)[0].officer
 
 
 class _Weak:

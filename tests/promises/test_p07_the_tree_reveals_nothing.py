@@ -10,6 +10,7 @@ plain hashes would give itself away to the same guesser.
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import product
+from math import sqrt
 from typing import Final
 
 import pytest
@@ -90,9 +91,9 @@ def guesses(world: World, minutes: int) -> Iterator[bytes]:
         at = DAY + minute * MINUTE
         yield str(at).encode()
         yield serialize(at)
-        for one, other, event in product(states, states, Event):
-            yield f"{one}|{other}|{event.value}|{at}".encode()
-            yield serialize([one, other, event.value, at])
+        for asker, asked, event in product(states, states, Event):
+            yield f"{asker}|{asked}|{event.value}|{at}".encode()
+            yield serialize([asker, asked, event.value, at])
 
 
 def hashes_of(guess: bytes) -> Iterator[bytes]:
@@ -121,7 +122,7 @@ def balance(entries: Sequence[bytes]) -> float:
             counts[byte] += 1
     expected = sum(counts) / 256
     chi = sum((count - expected) ** 2 / expected for count in counts)
-    return (chi - 255) / (2 * 255) ** 0.5
+    return (chi - 255) / sqrt(2 * 255)
 
 
 def look(count: int, minutes: int) -> tuple[int, int]:
@@ -183,8 +184,8 @@ def two_regions() -> tuple[World, list[Sealed], Member, Member]:
         pairs.append((first, second))
     sender, to = world.active(pairs[1][0])[0], pairs[1][1]
     sealed = [world.seal_act(sender, to, lead()) for _ in range(5)]
-    first, second = (world.active(office)[0] for office in offices)
-    return world, sealed, first, second
+    stranger, own = (world.active(office)[0] for office in offices)
+    return world, sealed, stranger, own
 
 
 def test_one_region_s_secretariat_opens_nothing_of_another_s() -> None:
