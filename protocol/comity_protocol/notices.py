@@ -30,10 +30,8 @@ from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.errors import MalformedError, VerificationError
 from comity_protocol.fields import (
     Fields,
-    array_of,
     bytes_of,
     check_ascending,
-    integer_of,
     map_of,
     text_of,
 )
@@ -46,9 +44,8 @@ from comity_protocol.identifiers import (
     EnvelopeId,
     short,
 )
-from comity_protocol.keys import FAST_SIGNATURE_BYTES, Context, FastKey, verify_fast
+from comity_protocol.keys import Context, FastKey, verify_fast
 from comity_protocol.limits import (
-    NAME_BYTES_MAX,
     NOTICE_BYTES_MAX,
     NOTICE_IDS_MAX,
     SEQ_MAX,
@@ -126,7 +123,7 @@ class Stamped:
 
     def serialize(self) -> bytes:
         """Give the bytes that the device signs."""
-        stamps: list[Value] = [[one.witness, one.at, one.signature] for one in self.stamps]
+        stamps: list[Value] = [one.to_value() for one in self.stamps]
         return _serialize(
             self.kind, self.author, {"envelope": self.envelope, "core": self.core, "stamps": stamps}
         )
@@ -391,17 +388,8 @@ def _parse_envelopes(fields: Fields) -> tuple[EnvelopeId, ...]:
 
 
 def _parse_stamps(fields: Fields) -> tuple[Stamp, ...]:
-    stamps = tuple(
-        Stamp(
-            text_of(name, "stamped notice, witness", bytes_max=NAME_BYTES_MAX),
-            integer_of(at, "stamped notice, at", high=COSIGNED_TIME_MAX),
-            bytes_of(signature, "stamped notice, signature", length=FAST_SIGNATURE_BYTES),
-        )
-        for name, at, signature in (
-            array_of(item, "stamped notice, stamp", low=3, high=3)
-            for item in fields.array("stamps", low=1, high=WITNESSES_MAX)
-        )
-    )
+    items = fields.array("stamps", low=1, high=WITNESSES_MAX)
+    stamps = tuple(Stamp.of(item, fields.what) for item in items)
     check_ascending([one.witness.encode() for one in stamps], "stamped notice, stamps")
     return stamps
 

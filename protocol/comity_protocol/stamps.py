@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from nacl.signing import SigningKey
 
 from comity_protocol.checkpoint import COSIGNED_TIME_MAX
-from comity_protocol.encoding import parse, serialize
+from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.errors import MalformedError, VerificationError
-from comity_protocol.fields import Fields, array_of, bytes_of
+from comity_protocol.fields import Fields, array_of, bytes_of, integer_of, text_of
 from comity_protocol.identifiers import ID_BYTES, DeploymentId
-from comity_protocol.keys import Context, FastKey, verify_fast
-from comity_protocol.limits import STAMP_BYTES_MAX
+from comity_protocol.keys import FAST_SIGNATURE_BYTES, Context, FastKey, verify_fast
+from comity_protocol.limits import NAME_BYTES_MAX, STAMP_BYTES_MAX
 from comity_protocol.merkle import HASH_BYTES
 from comity_protocol.quorum import Quorum
 from comity_protocol.receipts import Signed
@@ -75,6 +75,28 @@ class Stamp:
     witness: str
     at: int
     signature: bytes
+
+    def to_value(self) -> list[Value]:
+        """Give what stands for it in a notice or a certificate."""
+        return [self.witness, self.at, self.signature]
+
+    @classmethod
+    def of(cls, item: Value, what: str) -> "Stamp":
+        """Read what ``to_value`` gives; it is not verified yet.
+
+        Args:
+            item: From a notice or a certificate.
+            what: Of which the item is a stamp, for messages.
+
+        Raises:
+            MalformedError: It is something else, or its time is none that a calendar can show.
+        """
+        witness, at, signature = array_of(item, f"{what}, stamp", low=3, high=3)
+        return cls(
+            text_of(witness, f"{what}, witness", bytes_max=NAME_BYTES_MAX),
+            integer_of(at, f"{what}, at", high=COSIGNED_TIME_MAX),
+            bytes_of(signature, f"{what}, signature", length=FAST_SIGNATURE_BYTES),
+        )
 
 
 def stamp_payload(deployment: DeploymentId, what: bytes, at: int) -> bytes:

@@ -66,6 +66,15 @@ def test_a_certificate_holds_with_nothing_but_itself_and_the_printed_hash(
     assert checked.opened.is_signed
 
 
+def test_a_stamp_of_a_time_that_no_calendar_can_show_is_refused(certificates: Made) -> None:
+    """[C-5] One witness signs it, and nobody could print the certificate any more."""
+    right = certificates.opened.certificate
+    stamps = (replace(right.stamps[0], at=253_402_300_800), *right.stamps[1:])
+
+    with pytest.raises(MalformedError, match="certificate, at"):
+        Certificate.parse(replace(right, stamps=stamps).serialize())
+
+
 def test_under_another_printed_hash_nothing_holds(certificates: Made) -> None:
     # [V-4] [D-1]
     with pytest.raises(VerificationError, match="another genesis than the printed hash"):

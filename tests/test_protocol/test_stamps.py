@@ -49,6 +49,24 @@ def test_a_witness_stamps_what_it_was_asked() -> None:
     verify_stamp(stamp, HERE, CORE, witness_key(1))
 
 
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (["w1", NOW], "notice, stamp"),
+        (["", NOW, bytes(64)], "notice, witness"),
+        (["w1", COSIGNED_TIME_MAX + 1, bytes(64)], "notice, at"),
+        (["w1", NOW, bytes(63)], "notice, signature"),
+    ],
+)
+def test_a_stamp_in_something_else_has_one_form(item: Value, message: str) -> None:
+    """[C-5]"""
+    stamp = stamp_by(1)
+
+    assert Stamp.of(stamp.to_value(), "notice") == stamp
+    with pytest.raises(MalformedError, match=message):
+        Stamp.of(item, "notice")
+
+
 @pytest.mark.parametrize("value", [[HERE], [HERE, CORE, 1], [CORE, HERE], [HERE, "c"], HERE])
 def test_a_request_out_of_form_is_malformed(value: Value) -> None:
     """[C-5]"""

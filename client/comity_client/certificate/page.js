@@ -272,13 +272,16 @@ async function verifyCheckpoint(data, policy, what) {
   return { note, size, root };
 }
 
+// The last second that a calendar can show.
+const TIME_MAX = 253402300799n;
+
 async function verifyWitnesses(head, policy, what) {
   const times = new Map();
   for (const witness of policy.witnesses) {
     const line = lineBy(head.note, witness);
     if (!line) continue;
     const time = bigEndian(line.signature.subarray(0, 8));
-    must(time <= 253402300799n, `${what}: ${witness.name} states an impossible time`);
+    must(time <= TIME_MAX, `${what}: ${witness.name} states an impossible time`);
     const message = utf8(`cosignature/v1\ntime ${time}\n${head.note.text}`);
     const by = `${what}, cosignature of ${witness.name}`;
     await verifyEd25519(witness.key, message, line.signature.subarray(8), by);
@@ -614,7 +617,8 @@ async function verifyAll(data, check) {
       const [name, at, signature] = listOf(item, "stamp", 3);
       const witness = policy.witnesses.find((one) => one.name === name);
       must(witness && !stamps.has(name), "stamp is of somebody who is no witness, or there twice");
-      const payload = stampPayload(genesis.deployment, coreHash, integerOf(at, "time"));
+      must(integerOf(at, "time") <= TIME_MAX, `stamp of ${name} states an impossible time`);
+      const payload = stampPayload(genesis.deployment, coreHash, at);
       await verifyFast(witness.key, "stamp", payload, signature, `stamp of ${name}`);
       stamps.set(name, at);
     }

@@ -129,7 +129,7 @@ class Certificate:
                 "receipts": [
                     [one.proof, one.signed.payload, one.signed.signature] for one in self.receipts
                 ],
-                "stamps": [[one.witness, one.at, one.signature] for one in self.stamps],
+                "stamps": [one.to_value() for one in self.stamps],
                 "names": [[desk, name] for desk, name in self.names],
                 "open": None if opening is None else [opening.body, opening.key],
             }
@@ -216,13 +216,7 @@ def _receipt(item: Value) -> KeptReceipt:
 
 
 def _stamp(item: Value) -> Stamp:
-    what = "certificate, stamp"
-    witness, at, signature = array_of(item, what, low=3, high=3)
-    return Stamp(
-        text_of(witness, what, bytes_max=NAME_BYTES_MAX),
-        integer_of(at, f"{what}, time", high=SIZE_MAX),
-        bytes_of(signature, f"{what}, signature", length=FAST_SIGNATURE_BYTES),
-    )
+    return Stamp.of(item, "certificate")
 
 
 def _name(item: Value) -> tuple[DeskId, str]:
