@@ -53,7 +53,7 @@ def test_a_witness_stamps_what_it_was_asked() -> None:
     ("item", "message"),
     [
         (["w1", NOW], "notice, stamp"),
-        (["", NOW, bytes(64)], "notice, witness"),
+        ([7, NOW, bytes(64)], "notice, witness"),
         (["w1", COSIGNED_TIME_MAX + 1, bytes(64)], "notice, at"),
         (["w1", NOW, bytes(63)], "notice, signature"),
     ],
