@@ -51,7 +51,6 @@ def certificate(
     """
     from comity_client.certificate.facts import Language
     from comity_client.certificate.page import render_page
-    from comity_client.cli.online import moment
 
     is_file = Path(source).is_file()
     if is_file and is_open:
@@ -74,8 +73,13 @@ def certificate(
         with shell.step("setting the paper"):
             write_new_file(pdf, render_paper(checked, chosen))
     written = [str(path) for path in (plain, html, pdf) if path is not None]
+    is_compared = pinned is not None or not is_file
+    shell.give("certificate", _document(checked, written), _lines(checked, written, is_compared))
+
+
+def _document(checked: "Checked", written: list[str]) -> dict[str, object]:
     under, opened = checked.under, checked.opened
-    document: dict[str, object] = {
+    return {
         "genesis": checked.genesis_hash.hex(),
         "envelope": checked.core.id.hex(),
         "sender": checked.core.sender.hex(),
@@ -90,22 +94,24 @@ def certificate(
         "signed": opened.is_signed if opened else None,
         "files": written,
     }
+
+
+def _lines(checked: "Checked", written: list[str], is_compared: bool) -> list[str]:
+    from comity_client.cli.online import moment
+
+    under = checked.under
+    holds = "everything in the certificate holds"
     earliest = "unknown" if checked.not_before is None else moment(checked.not_before)
-    shell.give(
-        "certificate",
-        document,
-        [
-            "everything in the certificate holds"
-            + (", if this is the hash that you were given:" if is_file and not pinned else ""),
-            f"genesis   {checked.genesis_hash.hex()}",
-            f"envelope  {checked.core.id.hex()}, leaf {checked.index} of {under.checkpoint.size}",
-            f"proven    not before {earliest}, not after {moment(under.sealed_time)}",
-            f"cosigned  {', '.join(sorted(one.witness for one in under.cosignatures))}",
-            f"receipts  {len(checked.confirmed)}",
-            f"act       {'opened' if opened else 'not opened'}",
-            *(f"wrote     {path}" for path in written),
-        ],
-    )
+    return [
+        holds if is_compared else f"{holds}, if this is the hash that you were given:",
+        f"genesis   {checked.genesis_hash.hex()}",
+        f"envelope  {checked.core.id.hex()}, leaf {checked.index} of {under.checkpoint.size}",
+        f"proven    not before {earliest}, not after {moment(under.sealed_time)}",
+        f"cosigned  {', '.join(sorted(one.witness for one in under.cosignatures))}",
+        f"receipts  {len(checked.confirmed)}",
+        f"act       {'opened' if checked.opened else 'not opened'}",
+        *(f"wrote     {path}" for path in written),
+    ]
 
 
 def _gather(shell: Shell, source: str, is_open: bool) -> "Checked":

@@ -39,33 +39,12 @@ def secretariat(shell: Shell, archive: Path | None) -> None:
             return await statistics(desk, is_online=not shell.is_offline)
 
     counted = _from_archive(shell, archive) if archive else with_desk(shell, do)
-    shell.give(
-        "response-times",
-        {
-            "digest": digest_of(counted).hex(),
-            "size": counted.size,
-            "as_of": counted.as_of,
-            "witnesses": counted.witnesses,
-            "is_ranked": counted.is_ranked,
-            "responses": [_row(row) for row in counted.rows],
-            "unaccounted": [
-                {
-                    "leaf_index": one.index,
-                    "envelope": one.envelope.hex(),
-                    "sender": one.sender.hex(),
-                    "fault": one.fault.value,
-                }
-                for one in counted.unaccounted
-            ],
-            "unaccounted_by": dict(counted.charged),
-            "outages": [{"start": one.start, "end": one.end} for one in counted.outages],
-        },
-        [
-            *(_line(row, counted.is_ranked) for row in counted.rows),
-            *(f"{party}  {count} not accounted for" for party, count in counted.charged),
-            f"digest  {fingerprint(digest_of(counted))}",
-        ],
-    )
+    lines = [
+        *(_line(row, counted.is_ranked) for row in counted.rows),
+        *(f"{party}  {count} not accounted for" for party, count in counted.charged),
+        f"digest  {fingerprint(digest_of(counted))}",
+    ]
+    shell.give("response-times", _document(counted), lines)
     if not counted.rows:
         shell.hint(
             "no records: no desk that names this one as its auditor has written or answered yet"
@@ -74,6 +53,30 @@ def secretariat(shell: Shell, archive: Path | None) -> None:
         shell.hint(
             f"{counted.witnesses} witnesses are too few to rank anybody; the times are shown alone"
         )
+
+
+def _document(counted: "Statistics") -> dict[str, object]:
+    from comity_protocol.counting import digest_of
+
+    return {
+        "digest": digest_of(counted).hex(),
+        "size": counted.size,
+        "as_of": counted.as_of,
+        "witnesses": counted.witnesses,
+        "is_ranked": counted.is_ranked,
+        "responses": [_row(row) for row in counted.rows],
+        "unaccounted": [
+            {
+                "leaf_index": one.index,
+                "envelope": one.envelope.hex(),
+                "sender": one.sender.hex(),
+                "fault": one.fault.value,
+            }
+            for one in counted.unaccounted
+        ],
+        "unaccounted_by": dict(counted.charged),
+        "outages": [{"start": one.start, "end": one.end} for one in counted.outages],
+    }
 
 
 def _from_archive(shell: Shell, folder: Path) -> "Statistics":
