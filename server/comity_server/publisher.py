@@ -65,7 +65,7 @@ class Publisher:
             try:
                 await self._wait_for_work()
                 began = loop.time()
-                if self._relay.is_holder:
+                if self._relay.is_holder and self._relay.is_placed:
                     await self.publish()
                 else:
                     await self.show()
@@ -87,6 +87,9 @@ class Publisher:
             SignerError: The signer refuses.
             ComityError: There is no quorum; nothing is published.
         """
+        # What was accepted while the relay could not give places is promised; a head that leaves it
+        # out would prove a promise broken that is kept a moment later.
+        await self._relay.catch_up()
         size, note = await self._sign()
         is_anchor = await self._anchors.is_due()
         answered = await self._witnesses.cosign(

@@ -205,6 +205,11 @@ class Relay:
         """
         return self.is_holder and self.gate is None
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether it is known where the log stands; before, its head may leave out what waits."""
+        return self.gate is None or self.gate.is_repairing
+
     # What handlers call.
 
     def offer_envelope(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
@@ -302,17 +307,20 @@ class Relay:
             raise Refused("unknown-checkpoint", "seen is no checkpoint that was published here")
         self.recent.checkpoints.put(note_hash, True)
 
+    async def catch_up(self) -> None:
+        """Give a place to everything that was accepted and waits for one, if this process does."""
+        for _ in range(BACKLOG_ROUNDS_MAX if self.integrates else 0):
+            done = await self.store.integrate()
+            self.publish(done)
+            if not done.integrated:
+                break
+
     async def poll(self) -> None:
         """Keep the lease, and take notice of what other processes have accepted."""
         now = int(self.clock())
         until = now + int(LEASE_POLLS * self._settings.poll_seconds) + 1
         self.is_holder = await self.store.take_lease(LEASE, self._holder, until=until, now=now)
-        if self.integrates:
-            for _ in range(BACKLOG_ROUNDS_MAX):
-                done = await self.store.integrate()
-                self.publish(done)
-                if not done.integrated:
-                    break
+        await self.catch_up()
         head = await self.store.head()
         if head.statements != self.members.view.ordinal:
             await self.members.refresh()
