@@ -139,9 +139,11 @@ class Forger:
         draws, loot = self._draws, self._loot
         deployment, ids = loot.world.genesis.deployment, (draws.choice(loot.envelopes).id,)
         author = Author(deployment, loot.victim.desk, loot.victim.id, 1, draws.noise(32))
-        notice: DeskNotice = draws.choice(
-            (Erase(author, ids, EraseBasis.MISTAKE), Hold(author, ids, HoldBasis.AUDIT))
+        forged: tuple[DeskNotice, ...] = (
+            Erase(author, ids, EraseBasis.MISTAKE),
+            Hold(author, ids, HoldBasis.AUDIT),
         )
+        notice = draws.choice(forged)
         return self.signed(Context.NOTICE, notice.serialize())
 
     def mutation(self) -> tuple[Context, Signed]:
