@@ -43,6 +43,9 @@ _SETTINGS: Final = click.option(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="TOML file with settings; the environment (COMITY_...) and options win over it.",
 )
+_DATABASE: Final = click.option(
+    "--database", help="sqlite:///path or postgresql+asyncpg://user@host/name."
+)
 
 
 @click.group()
@@ -77,7 +80,7 @@ def init(genesis: Path, file: Path | None, **options: object) -> None:
 @command.command()
 @_DATA
 @_SETTINGS
-@click.option("--database", help="sqlite:///path or postgresql+asyncpg://user@host/name.")
+@_DATABASE
 @click.option("--signer", help="File of the signer's own state, on other storage.")
 @click.option("--signer-socket", help="Socket of a signer that is a process of its own.")
 @click.option("--mirror", "mirrors", multiple=True, help="Address of a mirror of the log; repeat.")
@@ -136,7 +139,7 @@ async def _serve(settings: Settings, clock: Clock) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Unix socket at which the relay asks.",
 )
-@click.option("--database", help="sqlite:///path or postgresql+asyncpg://user@host/name.")
+@_DATABASE
 @click.option("--signer", help="File of the signer's own state, on other storage.")
 @click.pass_obj
 def sign(clock: Clock, /, path: Path, file: Path | None, **options: object) -> None:
@@ -167,11 +170,6 @@ async def _sign(settings: Settings, path: Path, clock: Clock) -> None:
     finally:
         state.close()
         await store.close()
-
-
-_DATABASE: Final = click.option(
-    "--database", help="sqlite:///path or postgresql+asyncpg://user@host/name."
-)
 
 
 @command.command()
@@ -211,7 +209,7 @@ def _report(settings: Settings, work: "Callable[[Connection], list[Fault]]") -> 
 @command.command("repair")
 @_DATA
 @_SETTINGS
-@click.option("--database", help="sqlite:///path or postgresql+asyncpg://user@host/name.")
+@_DATABASE
 @click.option("--finish", is_flag=True, help="Wait for nobody any more; what is missing is lost.")
 def show_repair(file: Path | None, *, finish: bool, **options: object) -> None:
     """Show how far the repair of a restored database is, or end it."""

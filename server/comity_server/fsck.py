@@ -9,6 +9,7 @@ or hands over too little; whose stored rows are wrong cannot prove its own log.
 from does not lead to the log, because then there is nothing to derive them from.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -48,6 +49,9 @@ PAGE_LEAVES: Final = 1_000
 FAULTS_MAX: Final = 1_000
 """Faults that are named; the relay whose tables have more is not repaired by hand."""
 
+_KEY_COLUMNS: Final = 2
+"""Of every derived table that has a row for each object."""
+
 Rows = list[tuple[Any, ...]]
 _Derive = Callable[[Row[Any]], tuple[Table, object, bytes]]
 """Gives an object's table, its key there, and the entry that it makes."""
@@ -86,6 +90,16 @@ class _Derived:
     receipt_readers: Rows = field(default_factory=list)
     notice_readers: Rows = field(default_factory=list)
 
+    @property
+    def rows(self) -> tuple[tuple[Table, Rows], ...]:
+        """The rows of the page by their table."""
+        return (
+            (tables.tile_hashes, self.tiles),
+            (tables.mailbox_items, self.items),
+            (tables.receipt_readers, self.receipt_readers),
+            (tables.notice_readers, self.notice_readers),
+        )
+
 
 class _Checker:
     """One pass over the tables in one transaction."""
@@ -101,12 +115,7 @@ class _Checker:
         for start in range(0, size, PAGE_LEAVES):
             self._page(start, min(start + PAGE_LEAVES, size))
             page(self.derived)
-            for rows in (
-                self.derived.tiles,
-                self.derived.items,
-                self.derived.receipt_readers,
-                self.derived.notice_readers,
-            ):
+            for _, rows in self.derived.rows:
                 rows.clear()
         self._directory()
 
@@ -259,31 +268,16 @@ def check(connection: Connection) -> list[Fault]:
     """Compare every derived row with what follows from the stored ones; changes nothing."""
     checker = _Checker(connection)
 
+    counts: Counter[Table] = Counter()
+
     def page(derived: _Derived) -> None:
-        _compare(checker, tables.tile_hashes, derived.tiles, 2)
-        _compare(checker, tables.mailbox_items, derived.items, 2)
-        _compare(checker, tables.receipt_readers, derived.receipt_readers, 2)
-        _compare(checker, tables.notice_readers, derived.notice_readers, 2)
+        for table, rows in derived.rows:
+            counts[table] += len(rows)
+            _compare(checker, table, rows)
 
-    counts = dict.fromkeys(
-        (
-            tables.tile_hashes,
-            tables.mailbox_items,
-            tables.receipt_readers,
-            tables.notice_readers,
-        ),
-        0,
-    )
-
-    def counted(derived: _Derived) -> None:
-        counts[tables.tile_hashes] += len(derived.tiles)
-        counts[tables.mailbox_items] += len(derived.items)
-        counts[tables.receipt_readers] += len(derived.receipt_readers)
-        counts[tables.notice_readers] += len(derived.notice_readers)
-        page(derived)
-
-    checker.run(counted)
-    for table, expected in counts.items():
+    checker.run(page)
+    for table, _ in checker.derived.rows:
+        expected = counts[table]
         there = connection.scalar(select(func.count()).select_from(table)) or 0
         if there > expected:
             checker.fault(
@@ -299,24 +293,12 @@ def rebuild(connection: Connection) -> list[Fault]:
     found = [one for one in check(connection) if not one.is_derived]
     if found:
         return found
-    derived_tables = (
-        tables.tile_hashes,
-        tables.mailbox_items,
-        tables.mailboxes,
-        tables.receipt_readers,
-        tables.notice_readers,
-    )
-    for table in derived_tables:
-        connection.execute(delete(table))
     checker = _Checker(connection)
+    for table in (tables.mailboxes, *(table for table, _ in checker.derived.rows)):
+        connection.execute(delete(table))
 
     def page(derived: _Derived) -> None:
-        for table, rows in (
-            (tables.tile_hashes, derived.tiles),
-            (tables.mailbox_items, derived.items),
-            (tables.receipt_readers, derived.receipt_readers),
-            (tables.notice_readers, derived.notice_readers),
-        ):
+        for table, rows in derived.rows:
             if rows:
                 names = [column.name for column in table.columns]
                 connection.execute(
@@ -359,31 +341,31 @@ async def run(address: str, work: Callable[[Connection], list[Fault]]) -> list[F
         await async_engine.dispose()
 
 
-def _compare(checker: _Checker, table: Table, rows: Rows, key_columns: int) -> None:
-    """Compare derived rows with those that have their keys."""
+def _compare(checker: _Checker, table: Table, rows: Rows) -> None:
+    """Compare derived rows with those that have their keys: the first two columns of each."""
     columns = list(table.columns)
     by_key: Mapping[tuple[Any, ...], tuple[Any, ...]] = _stored(checker, table, rows)
     for row in rows:
-        stored = by_key.get(row[:key_columns])
+        stored = by_key.get(row[:_KEY_COLUMNS])
         if stored is None:
-            checker.fault(table, row[:key_columns], "row is missing")
+            checker.fault(table, row[:_KEY_COLUMNS], "row is missing")
         elif stored != row:
             names = [
                 column.name
                 for column, one, other in zip(columns, stored, row, strict=True)
                 if one != other
             ]
-            checker.fault(table, row[:key_columns], f"{', '.join(names)} is not what follows")
+            checker.fault(table, row[:_KEY_COLUMNS], f"{', '.join(names)} is not what follows")
 
 
 def _stored(checker: _Checker, table: Table, rows: Rows) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-    first, second = list(table.columns)[:2]
+    first, second = list(table.columns)[:_KEY_COLUMNS]
     found: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for group in {row[0] for row in rows}:
         seconds = [row[1] for row in rows if row[0] == group]
         query = select(table).where(first == group, second.between(min(seconds), max(seconds)))
         for stored in checker._connection.execute(query):  # noqa: SLF001  # the same module
-            found[tuple(stored[:2])] = tuple(stored)
+            found[tuple(stored[:_KEY_COLUMNS])] = tuple(stored)
     return found
 
 
