@@ -109,6 +109,15 @@ class SignerState:
         self._connection: Final = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=10
         )
+        try:
+            found = self._prepare(path)
+        except sqlite3.Error as error:
+            raise _unusable(error) from error
+        if found != origin:
+            raise SignerError("signer's file is another log's; give each log its own")
+
+    def _prepare(self, path: Path) -> str:
+        """Make the file durable and whole; give whose log's it is."""
         path.chmod(0o600)
         execute = self._connection.execute
         execute("PRAGMA journal_mode=DELETE")
@@ -126,11 +135,10 @@ class SignerState:
         )
         execute(
             "INSERT INTO signer VALUES (1, ?, ?) ON CONFLICT DO NOTHING",
-            (origin, Frontier().serialize()),
+            (self._origin, Frontier().serialize()),
         )
         (found,) = execute("SELECT origin FROM signer").fetchone()
-        if found != origin:
-            raise SignerError("signer's file is another log's; give each log its own")
+        return str(found)
 
     def read(self) -> Frontier:
         """Give what was signed last.

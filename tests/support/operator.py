@@ -79,9 +79,9 @@ class Result:
     @property
     def outcome(self) -> str:
         """One of noticed, without effect, unnoticed."""
-        if By.NOBODY not in (self.first.by, self.beyond.by):
-            return "noticed"
-        return "unnoticed" if self.effects else "without effect"
+        if self.beyond.by is By.NOBODY and self.effects:
+            return "unnoticed"
+        return "without effect" if self.first.by is By.NOBODY else "noticed"
 
 
 def _lie(make: Callable[[Past], Lie]) -> Callable[[Scene], None]:
@@ -240,15 +240,81 @@ _UNNOTICED: Final = """## Unnoticed
 
 Known gaps: no program alarms, and somebody is given something else than before."""
 
+_RECEIPT: Final = (
+    "a receipt is kept back from a device that did not have it yet; the device then says less of"
+    " an act (sealed, not stored) and nothing false, and an auditor dates the delivery later, which"
+    " the desk that gave the receipt refutes with the receipt and its place in the log"
+)
+_NOTICE: Final = (
+    "a notice is kept back from a device that did not have it yet; whoever stated it proves it with"
+    " the notice and its place in the log, and nothing that it forbids becomes possible for others"
+)
+
+_DATED: Final = (
+    "the first checkpoint that covers an act is kept back from a device that did not know it, so"
+    " that the act looks later there, never earlier [M-1]; whoever has the earlier one shows it"
+)
+
 _WHY: Final[Mapping[str, str]] = {
-    "head.root": "only the signer compares it; the root that is signed follows from the entries",
+    "head.incarnation": "nobody is given it before a restore; then it is drawn anew",
+    "head.erasures": "it only makes relay processes look again at what they remember",
+    "statements.kind": "it is for the operator's eyes; the kind follows from the payload",
+    "statements.desk": "it is for the operator's eyes; the desk follows from the payload",
+    "statements.accepted_at": "nothing is dated by it but when leads end by age, which no copy did",
+    "statements": "the same promise and the same statement are given",
+    "epoch_boxes": "of several boxes of one epoch the newest is given, which is the same one",
+    "last row of epoch_boxes": "the copy is for no epoch and no device that there is",
+    "previous_epochs": "of several of one epoch the newest is given, which is the same one",
+    "first row of previous_epochs": "the copy is for an epoch that there is not",
+    "envelopes.sender_device": "it is for the operator's eyes; the device follows from the core",
+    "envelopes.accepted_at": "only retention counts by it, and no copy became old by this much",
+    "mailbox_items.kind": "only an auditor's and an erased copy are told from the others by it",
+    "first row of mailbox_items": "the copy is in a mailbox of no desk",
+    "receipts.desk": "it is for the operator's eyes; the desk follows from the payload",
+    "receipts.envelope_ids": "it is for the operator's eyes; they follow from the payload",
+    "receipts.accepted_at": "nothing is dated by it",
+    "receipts.readers": "it is what the readers' table was made of, and is not read any more",
+    "receipt_readers.leaf_index, first row: swapped": "both rows are of one desk, so none changed",
+    "first row of receipt_readers copied": "the copy is for no desk",
+    "notices.kind": "it is for the operator's eyes; the kind follows from the payload",
+    "notices.desk": "it is for the operator's eyes; the desk follows from the payload",
+    "notices.accepted_at": "nothing is dated by it",
+    "notices.readers": "it is what the readers' table was made of, and is not read any more",
+    "first row of notice_readers copied": "the copy is for no desk",
+    "notice_readers.desk, first row: swapped": "both desks are given the notice, as before",
+    "reference to other wraps": "the envelope has wraps of its own, which are given",
+    "holds": "a hold only stops an erasure; one that comes then is logged by the desk that states"
+    " it, and what ends by age is noticed as when envelopes are accepted 20 years earlier",
+    "first row of holds": "a hold only stops an erasure, and there was none",
+    "all of holds": "a hold only stops an erasure, and there was none",
+    "leases": "a lease only says which process works; an old one is taken over",
+    "first row of leases": "a lease only says which process works; an old one is taken over",
+    "all of leases": "a lease only says which process works; an old one is taken over",
+    "mailboxes": "it is the mailbox of a desk to which nothing was sent then",
+    "checkpoints.note_hash": "it only says which checkpoints were published; nobody names this one",
+    "checkpoints.at": "the time that counts is in the cosignatures; this one orders a page",
+    "signer as after": "witnesses cosigned more, so it reads on in the same log [G-5]",
+    "entr": "it is only read after a restore, and what does not lead to the root is refused",
+    "tombstone": "it is only read after a restore; what comes back is noticed when it is given",
+    "tombstones.sqlite deleted": "as a tombstone deleted",
+    "erased copies brought back": "tombstones are carried out again at the start [R-18]",
+    "parked row invented": "it is for the operator's eyes",
+    "pending row": "it names nothing that could be given a place, and is set aside",
+    "all of receipts accepted": "nothing is dated by it",
+    "all of notices accepted": "nothing is dated by it",
+    "all of statements accepted": "nothing is dated by it but when leads end by age",
+    "genesis with": "the statement is the same without the one signature that was not needed",
 }
 
 
 def why(result: Result) -> str:
     """Say why nobody notices an attack."""
     name = result.attack.name
-    return next((text for what, text in _WHY.items() if name.startswith(what)), "")
+    if result.outcome == "unnoticed":
+        gaps = {"receipt": _RECEIPT, "notice": _NOTICE, "checkpoint": _DATED}
+        return next((text for what, text in gaps.items() if what in name), "")
+    found = [text for what, text in _WHY.items() if name.startswith(what)]
+    return found[-1] if found else ""
 
 
 def run_all(folder: Path, attacks: Sequence[Attack]) -> list[Result]:
