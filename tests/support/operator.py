@@ -19,7 +19,7 @@ from typing import Final
 from support.operator_by_hand import by_hand
 from support.operator_lies import Lie, tell_all
 from support.operator_rows import generate
-from support.operator_run import By, CrashError, Noticed, Scene, faults_of, look, outputs
+from support.operator_run import By, CrashError, Noticed, Scene, faults_of, knowledge, look, outputs
 from support.operator_split import BRIBED, split
 from support.operator_world import Past, tell
 
@@ -120,7 +120,7 @@ class Bench:
         """Take a folder for the copies."""
         self._folder: Final = folder
         self._past: Final = past
-        self._true: Mapping[bool, Mapping[str, bytes]] = {}
+        self._known: Final[dict[tuple[bool, bool], Mapping[str, bytes]]] = {}
 
     def run(self, attack: Attack) -> Result:
         """Try one attack.
@@ -136,8 +136,7 @@ class Bench:
             return Result(attack, first, beyond)
         is_accomplice = first.by is By.RELAY
         scene = self._scene(attack)
-        given = asyncio.run(outputs(scene, is_accomplice=is_accomplice))
-        true = self._outputs(is_accomplice=is_accomplice)
+        given, true = self._give(scene, is_accomplice), self._true(scene, is_accomplice)
         effects = tuple(name for name in given if given[name] != true.get(name))
         return Result(attack, first, beyond, effects, asyncio.run(faults_of(scene)))
 
@@ -153,12 +152,19 @@ class Bench:
             attack.strike(scene)
         return scene
 
-    def _outputs(self, *, is_accomplice: bool) -> Mapping[str, bytes]:
-        if is_accomplice not in self._true:
-            scene = Scene.copy(self._past, self._folder / "scene")
-            given = asyncio.run(outputs(scene, is_accomplice=is_accomplice))
-            self._true = {**self._true, is_accomplice: given}
-        return self._true[is_accomplice]
+    def _true(self, scene: Scene, is_accomplice: bool) -> Mapping[str, bytes]:
+        key = (scene.lie is None, is_accomplice)
+        if key not in self._known:
+            true = Scene.copy(self._past, self._folder / "true")
+            true.lie = None if scene.lie is None else lambda _, body: body
+            self._known[key] = self._give(true, is_accomplice)
+        return self._known[key]
+
+    def _give(self, scene: Scene, is_accomplice: bool) -> Mapping[str, bytes]:
+        """Give all answers to everybody; of a liar's, what devices make of them."""
+        if scene.lie is None:
+            return asyncio.run(outputs(scene, is_accomplice=is_accomplice))
+        return asyncio.run(knowledge(scene))
 
 
 async def _awaited(given: Awaitable[Noticed]) -> Noticed:

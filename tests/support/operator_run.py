@@ -492,6 +492,26 @@ async def outputs(scene: Scene, *, is_accomplice: bool = False) -> Mapping[str, 
         return {name: _plain(run, body) for name, body in given.items()}
 
 
+async def knowledge(scene: Scene) -> Mapping[str, bytes]:
+    """Let devices fetch through a liar, and give what each then knows, whatever it was told."""
+    async with served(scene, is_accomplice=False) as run:
+        known: dict[str, bytes] = {}
+        for folder, names in (("desks", DESKS), ("newcomers", ("alice2", "late", "auditor2"))):
+            for name in names:
+                desk = await run.open(name, folder)
+                await desk.fetch()
+                rows = [sorted(desk.state.connection.execute(query)) for query in _KNOWN]
+                known[f"what {name} knows"] = repr(rows).encode()
+        return known
+
+
+_KNOWN: Final = (
+    "SELECT counter, leaf_index, envelope, refused IS NULL FROM inbox",
+    "SELECT envelope, desk, payload FROM stored",
+    "SELECT leaf_index, hash FROM notices",
+    "SELECT leaf_index, sealed_at FROM covering",
+)
+
 _PRIVATE: Final = (
     "/v1/mailbox?after=0",
     "/v1/receipts?after=-1",
