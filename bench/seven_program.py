@@ -17,7 +17,7 @@ from pathlib import Path
 from aiohttp import web
 from nacl.signing import SigningKey
 
-from comity_client.witness import make_witness_app
+from comity_client.witness import Witness, serve_witness
 from comity_client.witness_state import WitnessKey, WitnessState
 from comity_protocol.signed_note import VerifierKey
 from support.liars import Liar, Lie
@@ -56,7 +56,7 @@ async def _main(folder: Path, log_key: str, milliseconds: str, lies: str, words:
         else:
             own = WitnessKey(name, key)
             state = WitnessState.create(folder / f"{number}.sqlite", own.verifier_key)
-            app = make_witness_app(state, own, lambda: int(time.time()), [log])
+            app = serve_witness(Witness(state, own, [log], lambda: int(time.time())))
         runner = web.AppRunner(_after(seconds, app), access_log=None)
         await runner.setup()
         bound = socket.socket()

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from comity_client.witness import make_witness_app
+from comity_client.witness import Witness as LightWitness
+from comity_client.witness import serve_witness
 from comity_client.witness_link import HEARTBEAT_SECONDS
 from comity_client.witness_state import WitnessKey, WitnessState
 from comity_protocol.checkpoint import cosign, sign_checkpoint
@@ -130,7 +131,7 @@ async def _over_http(memory: Path, world: World, log: _Log, growth: int) -> floa
     ((name, key),) = world.witness_keys.items()
     own, meter = WitnessKey(name, key), Meter()
     state = WitnessState.create(memory, own.verifier_key)
-    app = make_witness_app(state, own, lambda: int(time.time()), [world.genesis.log])
+    app = serve_witness(LightWitness(state, own, [world.genesis.log], lambda: int(time.time())))
     async with (
         served(app) as there,
         metered(there, meter) as url,

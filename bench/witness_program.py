@@ -13,7 +13,7 @@ from pathlib import Path
 from aiohttp import web
 from nacl.signing import SigningKey
 
-from comity_client.witness import make_witness_app
+from comity_client.witness import Witness, serve_witness
 from comity_client.witness_state import WitnessKey, WitnessState
 from comity_protocol.signed_note import VerifierKey
 
@@ -24,7 +24,7 @@ async def _main(folder: Path, name: str, log_key: str) -> None:
     begin = WitnessState.open if memory.exists() else WitnessState.create
     state = begin(memory, key.verifier_key)
     logs = [VerifierKey.parse(log_key)]
-    runner = web.AppRunner(make_witness_app(state, key, lambda: int(time.time()), logs))
+    runner = web.AppRunner(serve_witness(Witness(state, key, logs, lambda: int(time.time()))))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]

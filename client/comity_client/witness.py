@@ -178,30 +178,15 @@ def _only_lines_by(log: VerifierKey, note: bytes) -> bytes:
     return serialize_note(Note(parsed.text, lines))
 
 
-def make_witness_app(
-    state: WitnessState,
-    key: WitnessKey,
-    clock: Clock,
-    logs: Sequence[VerifierKey],
-    *,
-    body_seconds_max: float = WITNESS_BODY_SECONDS_MAX,
-) -> web.Application:
-    """Make the web application of a witness that does nothing but cosign; see `serve_witness`.
-
-    Args:
-        state: its memory, which the caller closes.
-        key: its private keys.
-        clock: its own clock.
-        logs: the keys of the logs that it watches; the key name is the origin.
-        body_seconds_max: how long a body may take to arrive.
-    """
-    return serve_witness(Witness(state, key, logs, clock), body_seconds_max=body_seconds_max)
-
-
 def serve_witness(
     witness: Witness, *, body_seconds_max: float = WITNESS_BODY_SECONDS_MAX
 ) -> web.Application:
-    """Make the web application of a witness, for `make_witness_runner`."""
+    """Make the web application of a witness, for `make_witness_runner`.
+
+    Args:
+        witness: what answers.
+        body_seconds_max: how long a body may take to arrive.
+    """
     slots = asyncio.Semaphore(WITNESS_REQUESTS_AT_ONCE_MAX)
 
     async def ask(request: web.Request) -> web.Response:

@@ -16,7 +16,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from comity_client.witness import make_witness_app, make_witness_runner
+from comity_client.witness import Witness, make_witness_runner, serve_witness
 from comity_client.witness_state import WitnessKey, WitnessState
 from comity_protocol.witnessing import AddCheckpoint
 from support.world import World
@@ -153,7 +153,7 @@ async def watching_witness(
     key = WitnessKey(name, world.witness_keys[name])
     state = WitnessState.create(folder / f"{name}.sqlite", key.verifier_key)
     log = world.genesis.log
-    app = make_witness_app(state, key, lambda: int(clock()), [log])
+    app = serve_witness(Witness(state, key, [log], lambda: int(clock())))
 
     @web.middleware
     async def keep(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -22,7 +22,7 @@ import jwt
 from aiohttp import ClientResponse, ClientSession, ClientWebSocketResponse, web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from comity_client.witness import make_witness_app
+from comity_client.witness import Witness, serve_witness
 from comity_client.witness_state import WitnessKey, WitnessState
 from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.envelope import Sealed
@@ -242,7 +242,7 @@ async def witness(
         else WitnessState.create(memory, key.verifier_key)
     )
     log = world.genesis.log
-    runner = web.AppRunner(make_witness_app(state, key, lambda: int(clock()), [log]))
+    runner = web.AppRunner(serve_witness(Witness(state, key, [log], lambda: int(clock()))))
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

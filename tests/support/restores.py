@@ -23,7 +23,7 @@ from typing import Final, Protocol
 from aiohttp import ClientError, ClientSession, DummyCookieJar, TCPConnector, web
 from aiohttp.typedefs import Handler
 
-from comity_client.witness import make_witness_app, make_witness_runner
+from comity_client.witness import Witness, make_witness_runner, serve_witness
 from comity_client.witness_state import WitnessKey, WitnessState
 from comity_protocol.checkpoint import note_hash
 from comity_protocol.core import core_hash
@@ -195,7 +195,7 @@ async def mirror_witness(
     """Run a witness that keeps all entries before it cosigns, and serves them."""
     key = WitnessKey(name, line.world.witness_keys[name])
     state = WitnessState.create(folder / f"{name}.sqlite", key.verifier_key)
-    app = make_witness_app(state, key, lambda: int(_now()), [line.world.genesis.log])
+    app = serve_witness(Witness(state, key, [line.world.genesis.log], lambda: int(_now())))
     entries: list[bytes] = []
     served.entries = entries
 

@@ -21,7 +21,7 @@ import pytest
 from aiohttp import web
 from nacl.signing import SigningKey
 
-from comity_client.witness import make_witness_app, make_witness_runner
+from comity_client.witness import Witness, make_witness_runner, serve_witness
 from comity_client.witness_folder import (
     WitnessFolder,
 )
@@ -130,8 +130,8 @@ async def serving(data: Path, *, body_seconds_max: float = 10) -> AsyncIterator[
     async with aiohttp.ClientSession() as session:
         running = Running("", key.verifier_key, session, data, state, NOW)
         runner = make_witness_runner(
-            make_witness_app(
-                state, key, lambda: running.now, [LOG], body_seconds_max=body_seconds_max
+            serve_witness(
+                Witness(state, key, [LOG], lambda: running.now), body_seconds_max=body_seconds_max
             )
         )
         await runner.setup()

@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 from aiohttp import web
 
-from comity_client.witness import make_witness_app
+from comity_client.witness import Witness, serve_witness
 from comity_client.witness_state import WitnessKey, WitnessState
 from comity_protocol.checkpoint import WitnessedCheckpoint, verify_quorum
 from comity_protocol.times import skews
@@ -160,7 +160,7 @@ async def test_five_of_seven_are_no_quorum_then_and_seal_as_soon_as_the_fifth_is
 
         key = WitnessKey(name, world.witness_keys[name])
         state = WitnessState.create(tmp_path / "back", key.verifier_key)
-        app = make_witness_app(state, key, lambda: int(running.clock()), [world.genesis.log])
+        app = serve_witness(Witness(state, key, [world.genesis.log], lambda: int(running.clock())))
         runner = web.AppRunner(app)
         await runner.setup()
         await web.SockSite(runner, address).start()
