@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 
 from comity_protocol.errors import VerificationError
 from comity_protocol.evidence import verify_broken_promise
@@ -20,7 +21,10 @@ async def test_what_was_promised_while_the_witnesses_were_away_is_in_the_first_c
     world, one, other = small_world()
     async with relay(tmp_path, world) as running:
         await running.publish()
-    async with relay(tmp_path, world, witnesses=0, urls=SILENT) as running:
+    async with (
+        ClientSession() as session,
+        relay(tmp_path, world, witnesses=0, urls=SILENT) as running,
+    ):
         _, answer = await running.send(world.active(one)[0], other)
         assert running.context.relay.gate is not None
         promise = answer.promise
@@ -33,7 +37,7 @@ async def test_what_was_promised_while_the_witnesses_were_away_is_in_the_first_c
         ):
             keys = world.genesis.quorum.witnesses
             back = tuple(
-                Witness(Address(url, running.session, 5), keys, running.context.metrics)
+                Witness(Address(url, session, 5), keys, running.context.metrics)
                 for url in (first, second)
             )
             monkeypatch.setattr(running.context.witnesses, "_called", back)
