@@ -17,7 +17,7 @@ from comity_client.audit_archive import (
     tile_at,
 )
 from comity_client.audit_desk import PAGE_BYTES_MAX
-from comity_client.audit_fetch import read_statements
+from comity_client.audit_statements import read_statements
 from comity_client.relay_answers import (
     PAGE_ENVELOPES,
     PAGE_STATEMENTS,

@@ -13,14 +13,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from comity_client.audit_archive import CHECKPOINTS, DESK, Archive
-from comity_client.audit_fetch import (
-    PAGES_MAX,
-    keep_statements,
-    note_name,
-    read_checkpoint,
-    read_statements,
-)
+from comity_client.audit_fetch import note_name, read_checkpoint
 from comity_client.audit_findings import Report
+from comity_client.audit_source import PAGES_MAX
+from comity_client.audit_statements import keep_statements, read_statements
 from comity_client.relay_answers import PAGE_ENVELOPES, PAGE_STATEMENTS
 from comity_client.transport import RelayClient, RelayRefusedError
 from comity_protocol import wire

@@ -23,7 +23,6 @@ from comity_client.audit_archive import (
     CHECKPOINTS,
     EVIDENCE,
     GENESIS,
-    STATEMENTS,
     Archive,
     ArchiveError,
     Tile,
@@ -32,24 +31,23 @@ from comity_client.audit_archive import (
     tiles_of,
 )
 from comity_client.audit_findings import Finding, Kind, Report
-from comity_client.audit_source import AT_ONCE_MAX, Source
+from comity_client.audit_source import AT_ONCE_MAX, PAGES_MAX, Source, SourceError
+from comity_client.audit_statements import fetch_statements, served_statements
 from comity_client.audit_tree import (
     Hashes,
     len_of,
-    read_entries,
     root_of,
     split_entries,
     split_hashes,
     tile_root,
 )
 from comity_protocol.checkpoint import WitnessedCheckpoint, note_hash, verify_anchor, verify_quorum
-from comity_protocol.encoding import parse, serialize
+from comity_protocol.encoding import parse
 from comity_protocol.errors import LimitError, MalformedError, VerificationError
 from comity_protocol.evidence import Fork
-from comity_protocol.fields import Fields, array_of, bytes_of
+from comity_protocol.fields import Fields, bytes_of
 from comity_protocol.genesis import Genesis, verify_genesis
 from comity_protocol.identifiers import DeploymentId
-from comity_protocol.leaves import is_statement_leaf, statement_leaf
 from comity_protocol.limits import (
     ANCHORS_PAGE_MAX,
     CHECKPOINTS_PAGE_MAX,
@@ -60,22 +58,10 @@ from comity_protocol.merkle import TILE_WIDTH, plan_consistency, prove
 from comity_protocol.statements import SignedStatement
 
 GENESIS_BYTES_MAX: Final = 2 * STATEMENT_BYTES_MAX
-STATEMENTS_BYTES_MAX: Final = 512 * 1024 * 1024
-"""About 60,000 statements of a deployment, each with its signatures."""
-
-STATEMENTS_MAX: Final = 1_000_000
-STATEMENTS_PAGE_BYTES_MAX: Final = 64 * 1024 * 1024
-PAGES_MAX: Final = 10_000
 TILES_CACHED_MAX: Final = 64
 
 Progress = Callable[[int, int], None]
 """Is told how many files are done, and of how many."""
-
-
-class SourceError(VerificationError):
-    """A source gave something that does not lead to the root it showed."""
-
-    remedy = "nothing of it was written; fetch from another source, and tell the operator"
 
 
 class CopyError(VerificationError):
@@ -207,7 +193,7 @@ async def pin_genesis(archive: Archive, source: Source, pinned: bytes | None) ->
     data = await source.get("v1/genesis", GENESIS_BYTES_MAX)
     if data is None:
         # A mirror has it as the first of the statements.
-        first = [one async for one in _statements(source, 0, pages_max=1)][:1]
+        first = [one async for one in served_statements(source, 0, pages_max=1)][:1]
         data = first[0].serialize() if first else None
     if data is None:
         raise ArchiveError(f"{source.url} has no genesis; fetch from the relay or another mirror")
@@ -484,7 +470,7 @@ def _edge_tiles(size: int) -> list[Tile]:
     return [tile for tile in found if tile.width]
 
 
-# --- Checkpoints, anchors, statements
+# --- Checkpoints, anchors
 
 
 async def _fetch_notes(
@@ -546,95 +532,3 @@ def _last_size(archive: Archive, folder: str) -> tuple[int, int]:
     names = [name.rpartition("/")[2].partition("-")[0] for name in archive.names(folder)]
     sizes = [int(name) for name in names if name.isascii() and name.isdecimal()]
     return (max(sizes), sizes.count(max(sizes))) if sizes else (0, 0)
-
-
-async def fetch_statements(archive: Archive, source: Source, size: int, report: Report) -> None:
-    """Fetch the statements from a mirror, which serves them to everybody as it replayed them.
-
-    Args:
-        archive: The folder, with all entries up to ``size``.
-        source: A mirror; a relay gives statements to its members alone.
-        size: Entries of the log, which cannot hold more statements.
-        report: Takes findings.
-
-    Raises:
-        SourceError: The source gives more than any log of this size has.
-    """
-    known = read_statements(archive) or []
-    new: list[SignedStatement] = []
-    held = 0
-    async for one in _statements(source, len(known)):
-        new.append(one)
-        held += len(one.payload)
-        if len(known) + len(new) > size or held > STATEMENTS_BYTES_MAX:
-            raise SourceError(f"{source.url} has more statements than its log has entries")
-    keep_statements(archive, known, new, size, report, source.url)
-
-
-async def _statements(
-    source: Source, after: int, *, pages_max: int = PAGES_MAX
-) -> AsyncIterator[SignedStatement]:
-    for _ in range(pages_max):
-        data = await source.get(f"statements?after={after}", STATEMENTS_PAGE_BYTES_MAX)
-        found = [] if data is None else parse_statement_list(data)
-        for one in found:
-            yield one
-        after += len(found)
-        if not found or after > STATEMENTS_MAX:
-            return
-
-
-def parse_statement_list(data: bytes) -> list[SignedStatement]:
-    """Read a list of signed statements in the order of the log, the genesis first.
-
-    Raises:
-        MalformedError: It is something else.
-    """
-    items = array_of(parse(data), "statements", high=STATEMENTS_MAX)
-    return [SignedStatement.parse(serialize(item)) for item in items]
-
-
-def read_statements(archive: Archive) -> list[SignedStatement] | None:
-    """Read the statements of the folder; None when it has none.
-
-    Raises:
-        ArchiveError, MalformedError: The file is damaged.
-    """
-    data = archive.read(STATEMENTS, STATEMENTS_BYTES_MAX)
-    return None if data is None else parse_statement_list(data)
-
-
-def keep_statements(
-    archive: Archive,
-    known: Sequence[SignedStatement],
-    new: Sequence[SignedStatement],
-    size: int,
-    report: Report,
-    where: str,
-) -> None:
-    """Write the statements of the folder with new ones at their end, without sealed boxes.
-
-    Only what the log holds at the next place is kept. What is newer than the log of this folder is
-    left for the next fetch.
-
-    Args:
-        archive: The folder, with all entries up to ``size``.
-        known: Those of the folder.
-        new: What a source gave after them.
-        size: Entries of the log.
-        report: Takes findings.
-        where: The source.
-    """
-    if not new:
-        return
-    entries = [entry for entry in read_entries(archive, size) if is_statement_leaf(entry)]
-    kept = list(known)
-    for one, entry in zip(new, entries[len(known) :], strict=False):
-        if statement_leaf(one.payload) != entry:
-            text = f"statement {len(kept)} that the source gives is not the one of the log"
-            report(Finding(kind=Kind.SOURCE, text=text, where=where))
-            break
-        kept.append(SignedStatement(one.payload, one.signatures))
-    if len(kept) > len(known):
-        items = [parse(SignedStatement(one.payload, one.signatures).serialize()) for one in kept]
-        archive.replace(STATEMENTS, serialize(items), durably=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from comity_client.transport import OfflineError
+from comity_protocol.errors import VerificationError
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -28,7 +29,16 @@ _OK: Final = 200
 _NOT_FOUND: Final = frozenset({404, 410})
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
+PAGES_MAX: Final = 10_000
+"""Of one list, after which a source is asked for no more."""
+
 Sleep = Callable[[float], Awaitable[None]]
+
+
+class SourceError(VerificationError):
+    """A source gave something that does not lead to the root it showed."""
+
+    remedy = "nothing of it was written; fetch from another source, and tell the operator"
 
 
 class Source:

@@ -29,13 +29,10 @@ from comity_client.audit_archive import (
     Tile,
     tile_at,
 )
-from comity_client.audit_fetch import (
-    read_checkpoint,
-    read_genesis,
-    read_statements,
-)
+from comity_client.audit_fetch import read_checkpoint, read_genesis
 from comity_client.audit_findings import Finding, Kind, Report
 from comity_client.audit_pages import Pages
+from comity_client.audit_statements import read_statements
 from comity_client.audit_tree import TreeCheck
 from comity_protocol.checkpoint import (
     Checkpoint,
@@ -372,7 +369,7 @@ class Audit:
             self._report(Finding(kind=Kind.PROMISE, text=str(error), where=name))
             return
         kept = any(scan.wanted[tag] is not None for tag in tags_of_promise(promise.what))
-        late = newest.sealed_time - promise.at - promise.within
+        late = newest.earliest_time - promise.at - promise.within
         if kept or late <= 0:
             return
         # SPEC [V-2]: none of the entries of a later checkpoint is what was promised.

@@ -15,15 +15,10 @@ from hashlib import sha256
 from typing import Final
 
 from comity_client.audit_archive import CHECKPOINTS, EVIDENCE, STATEMENTS, Archive
-from comity_client.audit_fetch import (
-    Progress,
-    fetch,
-    read_checkpoint,
-    read_genesis,
-    read_statements,
-)
+from comity_client.audit_fetch import Progress, fetch, read_checkpoint, read_genesis
 from comity_client.audit_findings import Finding, Kind
 from comity_client.audit_source import Source
+from comity_client.audit_statements import read_statements
 from comity_client.audit_tree import read_entries
 from comity_client.transport import OfflineError
 from comity_protocol.checkpoint import WitnessedCheckpoint, verify_quorum
@@ -158,7 +153,7 @@ class Watch:
                 continue
             promise = Promise.parse(signed.payload)
             verify_promise(signed, genesis.relay_key, promise.what)
-            late = newest.sealed_time - promise.at - promise.within
+            late = newest.earliest_time - promise.at - promise.within
             if late <= 0:
                 continue
             # SPEC [V-2]: none of the entries of a later checkpoint is what was promised.

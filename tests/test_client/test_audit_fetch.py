@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from comity_client.audit_archive import Archive, ArchiveError
-from comity_client.audit_fetch import Fetched, SourceError, fetch
+from comity_client.audit_fetch import Fetched, fetch
 from comity_client.audit_findings import Finding, Kind
-from comity_client.audit_source import Source
+from comity_client.audit_source import Source, SourceError
 from comity_client.audit_tree import read_entries
 from comity_client.audit_verify import Audit
 from comity_client.transport import OfflineError

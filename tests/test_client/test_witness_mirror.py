@@ -8,9 +8,10 @@ import pytest
 from aiohttp import web
 
 from comity_client.audit_archive import Archive
-from comity_client.audit_fetch import fetch, read_statements
+from comity_client.audit_fetch import fetch
 from comity_client.audit_findings import Finding
 from comity_client.audit_source import Source
+from comity_client.audit_statements import read_statements
 from comity_client.witness import make_witness_runner, serve_witness
 from comity_client.witness_mirror import ENTRIES_FILE, Mirror
 from comity_client.witness_rule import Answer
