@@ -1,6 +1,8 @@
 """What the relay answers, parsed once into types. Nothing in it is believed yet."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from comity_protocol.encoding import Value, parse
@@ -190,7 +192,15 @@ def arrived(value: Value) -> Arrived:
 def parse_receipts(data: bytes) -> tuple[ReceiptItem, ...]:
     """Read a page of receipts."""
     fields = Fields.of(parse(data), "page of receipts", {"items"})
-    return tuple(_receipt(item) for item in fields.array("items", high=PAGE_ENVELOPES))
+    found = tuple(_receipt(item) for item in fields.array("items", high=PAGE_ENVELOPES))
+    _require_ascending([item.leaf_index for item in found], "receipts")
+    return found
+
+
+def _require_ascending(places: Sequence[int], what: str) -> None:
+    """Refuse another order than that of the log: the first receipt dates a delivery."""
+    if any(later <= earlier for earlier, later in pairwise(places)):
+        raise MalformedError(f"page of {what} is not in the order of the log")
 
 
 def _receipt(value: Value) -> ReceiptItem:
@@ -207,7 +217,9 @@ def _receipt(value: Value) -> ReceiptItem:
 def parse_notices(data: bytes) -> tuple[NoticeItem, ...]:
     """Read a page of notices."""
     fields = Fields.of(parse(data), "page of notices", {"items"})
-    return tuple(_notice(item) for item in fields.array("items", high=PAGE_ENVELOPES))
+    found = tuple(_notice(item) for item in fields.array("items", high=PAGE_ENVELOPES))
+    _require_ascending([item.leaf_index for item in found], "notices")
+    return found
 
 
 def _notice(value: Value) -> NoticeItem:
