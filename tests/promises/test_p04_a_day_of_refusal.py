@@ -25,6 +25,7 @@ from comity_protocol.receipts import Signed
 from comity_protocol.statements import Authority, Policy
 from comity_protocol.times import Bracket, Verdict, judge
 from support.desks import REQUEST
+from support.workload import beat
 from test_client.conftest import Pair
 
 DAY: Final = 86_400
@@ -47,12 +48,14 @@ class Told:
 
     Attributes:
         seconds: From request to answer, as counted; None where nobody counts.
+        stamped_seconds: By which stamps, and not checkpoints, date the answer.
     """
 
     opened: Bracket
     answered: Bracket
     verdict: Verdict
     seconds: int | None = None
+    stamped_seconds: int | None = None
 
 
 async def the_day(pair: Pair, *, has_witnesses: bool) -> list[Told]:
@@ -73,6 +76,7 @@ async def the_day(pair: Pair, *, has_witnesses: bool) -> list[Told]:
     exchange = pair.bob.desk.read(request).record.exchange
     # 09:20:00
     clock.ahead += ANSWERED_AFTER
+    await beat(pair.relay)
     await pair.alice.desk.sync()
     answer = pair.alice.desk.answer(exchange, ANSWER)
     pair.alice.relay.on_post = refuse
@@ -82,7 +86,7 @@ async def the_day(pair: Pair, *, has_witnesses: bool) -> list[Told]:
     clock.ahead += STAMP_AFTER_SECONDS + 1
     with pytest.raises(RelayRefusedError):
         await pair.alice.desk.flush()
-    # The next day
+    # 09:30:01, the next day
     clock.ahead += DAY
     pair.alice.relay.on_post = lambda _: None
     await pair.deliver(rounds=2)
@@ -97,7 +101,12 @@ async def the_day(pair: Pair, *, has_witnesses: bool) -> list[Told]:
     (row,) = (await statistics(office.desk)).rows
     assert row.final is not None
     verdict = judge(row.opened, row.final, LIMIT_SECONDS)
-    return [*told, Told(row.opened, row.final, verdict, row.response_seconds)]
+    return [*told, Told(row.opened, row.final, verdict, row.response_seconds, row.stamped_seconds)]
+
+
+def started(told: Told) -> int:
+    """Seconds from the request to the beginning of the answer's bracket."""
+    return told.answered.not_before - told.opened.not_after
 
 
 async def test_a_desk_that_is_refused_for_a_day_is_in_time(pair: Pair) -> None:
@@ -109,6 +118,9 @@ async def test_a_desk_that_is_refused_for_a_day_is_in_time(pair: Pair) -> None:
     (_, _, office) = told
     assert office.seconds is not None
     assert 0 <= office.seconds - ANSWERED_AFTER - STAMP_AFTER_SECONDS < TOLERANCE
+    assert office.stamped_seconds is not None
+    assert 0 <= office.stamped_seconds - DAY < TOLERANCE
+    assert all(0 <= started(one) - ANSWERED_AFTER < TOLERANCE for one in told)
 
 
 async def test_without_stamps_the_same_day_would_count_against_it(pair: Pair) -> None:
@@ -117,6 +129,8 @@ async def test_without_stamps_the_same_day_would_count_against_it(pair: Pair) ->
 
     assert [one.verdict for one in told] == [Verdict.UNDETERMINED] * 3
     assert all(one.answered.not_after - one.opened.not_after > DAY for one in told)
+    assert all(0 <= started(one) - ANSWERED_AFTER < TOLERANCE for one in told)
+    assert told[-1].stamped_seconds == 0
     (_, _, office) = told
     assert office.seconds is not None
     assert 0 <= office.seconds - ANSWERED_AFTER - STAMP_AFTER_SECONDS - DAY < TOLERANCE

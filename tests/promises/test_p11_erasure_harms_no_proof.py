@@ -19,11 +19,11 @@ from comity_client.audit_desk import items_of
 from comity_client.audit_findings import Finding
 from comity_client.audit_verify import Audit, Objects
 from comity_client.secretariat import statistics
-from comity_protocol.identifiers import EnvelopeId
+from comity_protocol.identifiers import DeskId
 from comity_protocol.receipts import Signed
 from promises.test_p08_figures_are_complete import Office, fetched, office
 from support.notices import erase, give
-from support.workload import write_script
+from support.workload import Deed, write_script
 
 EXCHANGES: Final = 8
 EXCHANGES_LONG: Final = 48
@@ -35,12 +35,12 @@ async def erase_everything(here: Office) -> int:
     script, gone = here.script, 0
     deeds = [deed for deed in script.deeds if deed.act is not None]
 
-    def pair_of(deed: object) -> tuple[bytes, bytes]:
-        return tuple(sorted((deed.by, deed.to)))  # type: ignore[attr-defined, return-value]
+    def pair_of(deed: Deed) -> tuple[DeskId, ...]:
+        return tuple(sorted((deed.by, deed.to)))
 
     await here.relay.ask("GET", "/v1/nonce")
     for desks, group in groupby(sorted(deeds, key=pair_of), key=pair_of):
-        ids = sorted({EnvelopeId(deed.envelope) for deed in group})
+        ids = sorted({deed.envelope for deed in group})
         for desk in desks:
             admin = script.world.active(desk)[0]
             for start in range(0, len(ids), IDS_MAX):

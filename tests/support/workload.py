@@ -181,7 +181,7 @@ async def play(script: Script, relay: Relay, clock: ScriptClock) -> None:
     for tick, deeds in groupby(script.deeds, key=lambda deed: deed.tick):
         if last < tick - 1:
             clock.ahead = (tick - 1) * TICK_SECONDS
-            await _beat(relay)
+            await beat(relay)
         last = tick
         clock.ahead = tick * TICK_SECONDS
         await relay.ask("GET", "/v1/nonce")
@@ -191,7 +191,7 @@ async def play(script: Script, relay: Relay, clock: ScriptClock) -> None:
         await relay.seal()
 
 
-async def _beat(relay: Relay) -> None:
+async def beat(relay: Relay) -> None:
     """Let the relay publish its head again, as it does when nothing is added for a while."""
     newest = relay.context.log.newest().note_hash
     relay.context.relay.grown.set()
