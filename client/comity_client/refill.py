@@ -24,7 +24,13 @@ REPAIRING: Final = "repairing"
 REPAIR_SECONDS_MAX: Final = 4 * 3_600
 """A relay that has been repairing for longer asks its officers to wait in vain."""
 
-_SINCE: Final = "repairing since"
+REPAIRING_SINCE: Final = "repairing since"
+"""The mark under which a state remembers when the relay said first that it is being repaired."""
+
+
+def is_overdue(since: int, now: int) -> bool:
+    """Whether a repair that began then takes longer than any may; both UTC seconds."""
+    return now - since > REPAIR_SECONDS_MAX
 
 
 class Refill:
@@ -84,20 +90,17 @@ class Refill:
         """Remember since when the relay says that it is being repaired."""
         if self.since is None:
             with self._state.transaction() as connection:
-                connection.execute("INSERT INTO marks VALUES (?, ?)", (_SINCE, self._now()))
+                connection.execute(
+                    "INSERT INTO marks VALUES (?, ?)", (REPAIRING_SINCE, self._now())
+                )
 
     def ended(self) -> None:
         """Remember that the relay works as usual again."""
         if self.since is not None:
             with self._state.transaction() as connection:
-                connection.execute("DELETE FROM marks WHERE name = ?", (_SINCE,))
+                connection.execute("DELETE FROM marks WHERE name = ?", (REPAIRING_SINCE,))
 
     @property
     def since(self) -> int | None:
         """Since when the relay is being repaired, by this machine's clock; None when it is not."""
-        return self._state.mark(_SINCE)
-
-    @property
-    def is_overdue(self) -> bool:
-        """Whether the repair takes longer than any repair may."""
-        return self.since is not None and self._now() - self.since > REPAIR_SECONDS_MAX
+        return self._state.mark(REPAIRING_SINCE)

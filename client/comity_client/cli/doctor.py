@@ -237,15 +237,15 @@ def _outages(known: "Known") -> Check:
 
 def _restores(known: "Known", now: int) -> Check:
     from comity_client.cli.said import restored_lines
+    from comity_client.refill import REPAIRING_SINCE, is_overdue
 
     lines = restored_lines(known.state)
-    since = known.state.mark("repairing since")
+    since = known.state.mark(REPAIRING_SINCE)
     if since is not None:
         from comity_client.cli.online import moment
-        from comity_client.refill import REPAIR_SECONDS_MAX
 
         text = f"the relay says since {moment(since)} that it is being repaired"
-        if now - since > REPAIR_SECONDS_MAX:
+        if is_overdue(since, now):
             todo = "that is longer than it may take; telephone the operator, and use `comity stamp`"
             return Check("restores", Level.FAIL, text, todo)
         return Check("restores", Level.WARN, text, "run `comity sync` again in some minutes")
