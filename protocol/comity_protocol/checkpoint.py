@@ -177,6 +177,14 @@ class WitnessedCheckpoint:
     sealed_time: int
     note_hash: bytes
 
+    @property
+    def earliest_time(self) -> int:
+        """The earliest of the cosignatures' times.
+
+        A quorum has an honest witness, so whatever the others say this is not after its clock.
+        """
+        return self.cosignatures[0].time
+
 
 def cosign(note: bytes, name: str, key: SigningKey, now: int) -> SignatureLine:
     """Cosign a checkpoint as a witness.

@@ -254,12 +254,13 @@ def verify_broken_promise(
     # (1)
     promised = verify_promise(promise, genesis.relay_key, Promise.parse(promise.payload).what)
     # (2)
-    # SPEC [V-2]: a witnessed checkpoint with a sealed time after `at` + `within`.
+    # SPEC [V-2]: all its cosignatures are of times after `at` + `within`. A sealed time would do
+    # for a clock, and not for a conviction: one witness of two can move it by years.
     witnessed = verify_quorum(note, genesis.log, genesis.quorum)
-    late = witnessed.sealed_time - promised.at - promised.within
+    late = witnessed.earliest_time - promised.at - promised.within
     if late <= 0:
         raise VerificationError(
-            f"checkpoint was sealed {-late} s before the promise ran out; take a later one [V-2]"
+            f"checkpoint was cosigned {-late} s before the promise ran out; take a later one [V-2]"
         )
     # (3), (4)
     _require_absent(promised, witnessed.checkpoint, entries)
@@ -320,7 +321,7 @@ def _say_broken(evidence: BrokenPromise, genesis: Genesis, witnessed: WitnessedC
     return (
         f"the relay of {genesis.log.name} promised at {_utc(promise.at)} to log"
         f" {promise.what.hex()} within {promise.within} s, and at"
-        f" {_utc(witnessed.sealed_time)} none of the {witnessed.checkpoint.size:,} entries was it"
+        f" {_utc(witnessed.earliest_time)} none of the {witnessed.checkpoint.size:,} entries was it"
     )
 
 

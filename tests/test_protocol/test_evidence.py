@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from comity_protocol.checkpoint import add_signatures, cosign, sign_checkpoint
+from comity_protocol.checkpoint import add_signatures, cosign, sign_checkpoint, verify_quorum
 from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.errors import LimitError, MalformedError, VerificationError
 from comity_protocol.evidence import (
@@ -266,9 +266,22 @@ def test_a_checkpoint_within_the_promised_time_shows_nothing(late: int) -> None:
     note = witnessed(ENTRIES, NOW - 100 + 60 + late)
 
     with pytest.raises(
-        VerificationError, match=rf"was sealed {-late} s before the promise ran out.* \[V-2\]"
+        VerificationError, match=rf"was cosigned {-late} s before the promise ran out.* \[V-2\]"
     ):
         verify_evidence(broken(note), GENESIS, ENTRIES)
+
+
+def test_a_witness_whose_clock_lies_convicts_no_honest_relay() -> None:
+    """[V-2] [L-5] Of two cosignatures the later one is the sealed time; it is not enough here."""
+    (honest, key), (liar, other) = list(WORLD.witness_keys.items())[:2]
+    note, at = head(ENTRIES), NOW - 100
+    both = add_signatures(
+        note, [cosign(note, honest, key, at), cosign(note, liar, other, at + 31_536_000)]
+    )
+    assert verify_quorum(both, GENESIS.log, GENESIS.quorum).sealed_time == at + 31_536_000
+
+    with pytest.raises(VerificationError, match=r"was cosigned 60 s before .* \[V-2\]"):
+        verify_evidence(broken(both), GENESIS, ENTRIES)
 
 
 @pytest.mark.parametrize(
