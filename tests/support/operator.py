@@ -185,9 +185,10 @@ altered, and the programs of everybody else look at it. This file is written by
 
 *First* is who notices first when the operator's machine is altered and the relay's own program
 runs on it. *With the signer too* is who notices when the signer is the operator's as well and signs
-whatever the database holds; where somebody else was first, this is the same. An attack that nobody
-notices has to be without effect: every answer to every device and to the public is the same, byte
-by byte, as before; why is in the last section.
+whatever the database holds; where somebody else was first, this is the same. An attack is
+*without effect* when every answer to every device and to the public is the same, byte by byte, as
+before (of a liar's answers: when every device comes to know the same); why is said below. What is
+*unnoticed* is a known gap, explained in the last section.
 """
 
 
@@ -244,7 +245,8 @@ Nobody is given these values, and nothing that anybody is given follows from the
 
 _UNNOTICED: Final = """## Unnoticed
 
-Known gaps: no program alarms, and somebody is given something else than before."""
+Known gaps: something true is kept back from a device that did not have it yet, and no program
+alarms. Nothing false is believed, and whoever has what was kept back can prove it."""
 
 _RECEIPT: Final = (
     "a receipt is kept back from a device that did not have it yet; the device then says less of"
@@ -289,6 +291,12 @@ _WHY: Final[Mapping[str, str]] = {
     "first row of notice_readers copied": "the copy is for no desk",
     "notice_readers.desk, first row: swapped": "both desks are given the notice, as before",
     "reference to other wraps": "the envelope has wraps of its own, which are given",
+    "frontier of the signer": "a signer that is the operator's has no memory",
+    "signer.sqlite": "a signer that is the operator's has no memory",
+    "answer: bit flipped in /v1/leaves": "only a witness that replays reads it, and compares [W-5]",
+    "first row of notices copied": "no reader is given the copy",
+    "notice_readers.leaf_index, first row: swapped": "both rows are of one desk, so none changed",
+    "first row of mailboxes": "it is the mailbox of a desk to which nothing was sent then",
     "holds": "a hold only stops an erasure; one that comes then is logged by the desk that states"
     " it, and what ends by age is noticed as when envelopes are accepted 20 years earlier",
     "first row of holds": "a hold only stops an erasure, and there was none",

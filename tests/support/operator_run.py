@@ -85,7 +85,7 @@ class When(Enum):
     AGAIN = "when it is asked for again"
     JOIN = "when a device is added"
     AUDIT = "at the next audit"
-    NEVER = "never, and without effect"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
