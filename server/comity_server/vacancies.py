@@ -12,6 +12,7 @@ Rules:
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, islice
 from typing import Final
 
 from comity_protocol.leaves import commit_counter, counter_blind, places_of
@@ -82,28 +83,44 @@ def find_counters(
         lost: How many entries after that one may have taken counters of each.
 
     Returns:
-        None when no combination fits, or none of the first ``TRIES_MAX``, which begin with those
-        in which the fewest counters were lost.
+        None when no combination fits, or none of the first ``TRIES_MAX``: half of them at most with
+        equal numbers, and then those in which the fewest counters were lost.
     """
     blinds = [counter_blind(blind, desk) for desk in desks]
     bounds = [lost.get(desk, 0) for desk in desks]
     made: dict[tuple[int, int], bytes] = {}
-    tries = 0
-    for total in range(sum(bounds) + 1):
-        for skipped in _splits(total, bounds):
-            if tries >= TRIES_MAX:
-                return None
-            tries += 1
-            counters = [
-                last.get(desk, 0) + 1 + more for desk, more in zip(desks, skipped, strict=True)
-            ]
-            for at, counter in enumerate(counters):
-                if (at, counter) not in made:
-                    made[at, counter] = commit_counter(desks[at], counter, blinds[at])
-            # SPEC [R-16]: counters are given again only when they make the entry of the log.
-            if places_of([made[place] for place in enumerate(counters)]) == places:
-                return tuple(counters)
+    for skipped in islice(_guesses(bounds), TRIES_MAX):
+        counters = [last.get(desk, 0) + 1 + more for desk, more in zip(desks, skipped, strict=True)]
+        for at, counter in enumerate(counters):
+            if (at, counter) not in made:
+                made[at, counter] = commit_counter(desks[at], counter, blinds[at])
+        # SPEC [R-16]: counters are given again only when they make the entry of the log.
+        if places_of([made[place] for place in enumerate(counters)]) == places:
+            return tuple(counters)
     return None
+
+
+def _guesses(bounds: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Give what may have been lost of each mailbox, the likeliest first.
+
+    One desk that did not come back leaves out as many of its counterpart as of the auditors that
+    they share, so an equal number is tried for all sets of few mailboxes before the sums.
+    """
+    yield tuple(0 for _ in bounds)
+    equal = (
+        tuple(more if at in chosen else 0 for at in range(len(bounds)))
+        for more in range(1, max(bounds, default=0) + 1)
+        for chosen in _sets([at for at, bound in enumerate(bounds) if bound >= more])
+    )
+    yield from islice(equal, TRIES_MAX // 2)
+    for total in range(1, sum(bounds) + 1):
+        yield from _splits(total, bounds)
+
+
+def _sets(places: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Give every choice of some of these, the largest first."""
+    for size in range(len(places), 0, -1):
+        yield from combinations(places, size)
 
 
 def _splits(total: int, bounds: Sequence[int]) -> Iterator[tuple[int, ...]]:

@@ -56,6 +56,22 @@ def test_the_next_counters_are_tried_first(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(tried) == 1
 
 
+def test_an_office_that_stays_closed_loses_nothing_of_the_others() -> None:
+    """[R-16] Hundreds of its acts to one desk, with one auditor, do not come back."""
+    desks = DESKS[:3]
+    counters = [1, 501, 501]
+
+    found = find_counters(
+        desks,
+        blind=BLIND,
+        places=places(desks, counters),
+        last={},
+        lost=dict.fromkeys(desks, 2_000),
+    )
+
+    assert found == tuple(counters)
+
+
 def test_the_search_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """[R-15] Entries that nobody can explain do not keep the relay busy for ever."""
     tried: list[object] = []
