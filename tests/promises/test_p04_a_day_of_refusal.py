@@ -74,6 +74,7 @@ async def the_day(pair: Pair, *, has_witnesses: bool) -> list[Told]:
     request = pair.bob.desk.request(pair.alice.id, REQUEST)
     await pair.deliver()
     exchange = pair.bob.desk.read(request).record.exchange
+    await pair.relay.seal()
     # 09:20:00
     clock.ahead += ANSWERED_AFTER
     await beat(pair.relay)
