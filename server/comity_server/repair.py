@@ -48,7 +48,7 @@ from comity_server.problems import Refused
 from comity_server.refilling import RETRY_SECONDS, Refilling, repairing
 from comity_server.relay import Relay
 from comity_server.settings import Settings
-from comity_server.signer import LogSigner
+from comity_server.signer import LogSigner, SignerError
 from comity_server.store import OnHoldError
 from comity_server.vacancies import Repair
 from comity_server.witnesses import Witnesses
@@ -182,7 +182,7 @@ class Repairer:
         except TimeoutError:
             observe.alarm("repair-waits", reason="the witnesses do not answer in time")
         except ComityError as error:
-            observe.alarm("repair-waits", error, reason=str(error))
+            self._report(error)
 
     async def run(self) -> None:
         """Look and repair until the log is whole, then end."""
@@ -193,8 +193,14 @@ class Repairer:
                 await self._step()
                 backoff = self._settings.poll_seconds
             except ComityError as error:
-                observe.alarm("repair-waits", error, reason=str(error))
+                self._report(error)
                 backoff = min(2 * backoff, 30 * self._settings.poll_seconds)
+
+    def _report(self, error: ComityError) -> None:
+        """Say why nothing goes on, and count what the publisher, which waits, does not count."""
+        if isinstance(error, SignerError):
+            self._metrics.signer_refusals.inc()
+        observe.alarm("repair-waits", error, reason=str(error))
 
     async def _step(self) -> None:
         """Do what comes next."""

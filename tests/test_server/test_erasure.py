@@ -8,6 +8,7 @@ import sys
 from contextlib import AsyncExitStack, closing
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -194,6 +195,7 @@ async def test_a_crash_between_tombstone_and_database_erases_at_the_next_start(
 KILLED = f"""
 import asyncio, os, signal, sys
 from pathlib import Path
+from types import SimpleNamespace
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from comity_server.stores import open_store
 from comity_server.tombstones import Tombstones
@@ -423,7 +425,7 @@ async def test_nothing_ends_by_age_while_a_restored_database_is_repaired(
         await pass_days(running, clock, 0.5)
         pipeline = running.context.relay
         with monkeypatch.context() as repairing:
-            repairing.setattr(pipeline, "gate", object())
+            repairing.setattr(pipeline, "gate", SimpleNamespace(is_repairing=True))
             clock.ahead += DAY
             before = running.context.log.newest()
             pipeline.grown.set()
