@@ -40,6 +40,7 @@ from comity_protocol.leaves import LEAF_BYTES
 from comity_protocol.merkle import Frontier, leaf_hash
 from comity_protocol.quorum import Quorum
 from comity_protocol.signed_note import KeyType, VerifierKey
+from comity_server.durable import open_durable
 from comity_server.store import Head
 
 READ_LEAVES: Final = 4_096
@@ -106,25 +107,17 @@ class SignerState:
         self._origin: Final = origin
         # A cancelled task leaves its thread at work; closing the file under it would be fatal.
         self._lock: Final = threading.Lock()
-        self._connection: Final = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, timeout=10
-        )
         try:
-            found = self._prepare(path)
+            self._connection: Final = open_durable(path)
+            found = self._prepare()
         except sqlite3.Error as error:
             raise _unusable(error) from error
         if found != origin:
             raise SignerError("signer's file is another log's; give each log its own")
 
-    def _prepare(self, path: Path) -> str:
-        """Make the file durable and whole; give whose log's it is."""
-        path.chmod(0o600)
+    def _prepare(self) -> str:
+        """Make the file whole; give whose log's it is."""
         execute = self._connection.execute
-        execute("PRAGMA journal_mode=DELETE")
-        execute("PRAGMA synchronous=EXTRA")
-        execute("PRAGMA fullfsync=ON")
-        if execute("PRAGMA synchronous").fetchone() != (3,):
-            raise SignerError("signer's file cannot be written durably")
         execute(
             "CREATE TABLE IF NOT EXISTS signer (one INTEGER PRIMARY KEY CHECK (one = 1),"
             " origin TEXT NOT NULL, frontier BLOB NOT NULL) STRICT"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from comity_protocol.errors import ComityError
+from comity_server.durable import open_durable
 from comity_server.store import ERASED_COPIES_MAX, Copy, Store
 
 ROUNDS_MAX: Final = 1_000_000
@@ -40,17 +41,8 @@ class Tombstones:
         """
         self._lock: Final = threading.Lock()
         try:
-            self._connection: Final = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=10
-            )
-            path.chmod(0o600)
-            execute = self._connection.execute
-            execute("PRAGMA journal_mode=DELETE")
-            execute("PRAGMA synchronous=EXTRA")
-            execute("PRAGMA fullfsync=ON")
-            if execute("PRAGMA synchronous").fetchone() != (3,):
-                raise TombstonesError("file of tombstones cannot be written durably")
-            execute(
+            self._connection: Final = open_durable(path)
+            self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS tombstones (envelope BLOB NOT NULL, desk BLOB NOT NULL,"
                 " PRIMARY KEY (envelope, desk)) STRICT, WITHOUT ROWID"
             )
