@@ -10,8 +10,8 @@ Rules:
 
 * [V-1] A fork is two heads, both signed by the log, of one size with two roots, or shown by a valid
   consistency proof to have different entries below the smaller size.
-* [V-2] A promise is broken when a later witnessed checkpoint has all its entries shown and none of
-  them is what was promised.
+* [V-2] A promise is broken when a witnessed checkpoint, every cosignature of which is later, has all
+  its entries shown and none of them is what was promised.
 
 Example:
     sentence = verify_evidence(path.read_bytes(), genesis, entries)
@@ -230,7 +230,7 @@ def verify_broken_promise(
     """Check that the relay promised to log something and that the log went on without it.
 
     1. The relay signed the promise.
-    2. A quorum witnessed the checkpoint after the promised time.
+    2. A quorum witnessed the checkpoint, each of its witnesses after the promised time.
     3. The entries are all of that checkpoint and lead to its root.
     4. None of them begins with what was promised.
 
