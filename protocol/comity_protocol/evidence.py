@@ -10,7 +10,7 @@ Rules:
 
 * [V-1] A fork is two heads, both signed by the log, of one size with two roots, or shown by a valid
   consistency proof to have different entries below the smaller size.
-* [V-2] A promise is broken when a witnessed checkpoint, every cosignature of which is later, has all
+* [V-2] A promise is broken when a witnessed checkpoint, each cosignature of which is later, has all
   its entries shown and none of them is what was promised.
 
 Example:
