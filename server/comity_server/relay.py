@@ -115,7 +115,11 @@ class Gate(Protocol):
 
     @property
     def is_repairing(self) -> bool:
-        """Whether only what a restored database lost is taken; else everything waits in order."""
+        """Whether only what a restored database lost is taken."""
+
+    @property
+    def may_promise(self) -> bool:
+        """Whether envelopes and receipts are taken as usual, and wait for their places."""
 
     def offer_envelope(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
         """Take an envelope that was lost."""
@@ -219,14 +223,14 @@ class Relay:
             ComityError: It cannot be read, or a part is not the one that its core names.
             Refused: The queue is full, the quota is used up, or the relay stops.
         """
-        if self.gate is not None and self.gate.is_repairing:
+        if self.gate is not None and not self.gate.may_promise:
             return self.gate.offer_envelope(data, caller)
         self.take_quota(caller, len(data))
         return self._enqueue(Posted(*parse_upload(data)), len(data), caller)
 
     def offer_receipt(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
         """Take a receipt, likewise."""
-        if self.gate is not None and self.gate.is_repairing:
+        if self.gate is not None and not self.gate.may_promise:
             return self.gate.offer_receipt(data, caller)
         self.take_quota(caller, len(data))
         return self._enqueue(Signed.parse(data), len(data), caller)

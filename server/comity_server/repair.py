@@ -132,6 +132,8 @@ class Repairer:
         self._metrics: Final = metrics
         self._refilling: Final = Refilling(relay, key)
         self.state: Repair | None = None
+        self._is_short = False
+        self._may_promise = False
         relay.gate = self
 
     # What the relay and the handlers ask.
@@ -141,12 +143,23 @@ class Repairer:
         """Whether only what was lost is taken."""
         return self.state is not None
 
+    @property
+    def may_promise(self) -> bool:
+        """See ``relay.Gate``.
+
+        Only while nobody is known to be ahead, and the signer remembers all that was published:
+        a signer's file that was lost could have told of more.
+        """
+        return self.state is None and self._may_promise and not self._is_short
+
     def offer_envelope(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
         """See ``relay.Gate``."""
+        self._require_known()
         return self._refilling.offer_envelope(data, caller)
 
     def offer_receipt(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
         """See ``relay.Gate``."""
+        self._require_known()
         return self._refilling.offer_receipt(data, caller)
 
     async def accept_statement(self, data: bytes) -> Signed:
@@ -165,12 +178,15 @@ class Repairer:
             raise repairing()
 
     def _require_known(self) -> None:
-        if self.state is None:
-            raise Refused(
-                "busy",
-                "the relay asks its witnesses where its log stands",
-                retry_after=RETRY_SECONDS,
-            )
+        if self.state is not None:
+            return
+        if self._is_short:
+            raise repairing()
+        raise Refused(
+            "busy",
+            "the relay asks its witnesses where its log stands",
+            retry_after=RETRY_SECONDS,
+        )
 
     # The task.
 
@@ -254,6 +270,10 @@ class Repairer:
         if target > head.size or target > max(memory.size, newest.size if newest else 0):
             shown = await self._ask_mirrors()
             target = max(target, *(known.size for known in shown), 0)
+        # What is promised now and waits for a repair would not be in the log in time. Once somebody
+        # was ahead it stays so, though he does not answer the next time.
+        self._is_short = self._is_short or target > head.size
+        self._may_promise = memory.size >= (newest.size if newest else 0)
         if target > head.size:
             await self._refill(Frontier.parse(head.frontier), target, [memory, *shown])
             observe.alarm("database-restored", had=head.size, size=target)

@@ -52,3 +52,17 @@ async def test_what_was_promised_while_the_witnesses_were_away_is_in_the_first_c
             except VerificationError:
                 continue
             raise AssertionError("an honest relay was convicted")
+
+
+async def test_a_signer_that_lost_its_memory_keeps_the_relay_from_promising(
+    tmp_path: Path,
+) -> None:
+    """[V-2] [G-5] Nobody can say whether the database was restored while the witnesses are away."""
+    world, one, other = small_world()
+    async with relay(tmp_path, world) as running:
+        await running.publish()
+    (tmp_path / "signer.sqlite").unlink()
+    async with relay(tmp_path, world, witnesses=0, urls=SILENT) as running:
+        _, answer = await running.send(world.active(one)[0], other)
+
+        assert (answer.status, answer.code) == (503, "busy")

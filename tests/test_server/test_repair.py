@@ -26,6 +26,7 @@ from comity_protocol.merkle import Frontier, leaf_hash
 from comity_protocol.notices import Author, Hold, HoldBasis, Restored, parse_notice, sign_notice
 from comity_protocol.receipts import Receipt, sign_receipt
 from comity_server import commands
+from support.liars import Liar, Lie, served
 from support.load import Ledger
 from support.mirror import ServedLog, mirroring
 from support.recount import recount
@@ -326,8 +327,8 @@ async def test_receipts_statements_and_notices_come_back(tmp_path: Path) -> None
     connection.close()
 
 
-async def waits(running: Relay, story: Story) -> str:
-    """The reason why nothing is repaired; nothing was changed."""
+async def waits(running: Relay, story: Story) -> None:
+    """Nothing is repaired, nothing was changed, and nothing is promised."""
     relay_ = running.context.relay
     assert relay_.gate is not None
     assert not relay_.gate.is_repairing
@@ -339,9 +340,9 @@ async def waits(running: Relay, story: Story) -> str:
         "/v1/envelopes",
         running.seal_lead(story.sender, story.receiver.desk).upload.serialize(),
     )
-    assert answer.status == 200
+    # [V-2] The repair would publish long before it got a place.
+    assert (answer.status, answer.code) == (503, "repairing")
     assert (await running.context.store.head()).size == story.had
-    return str(answer.promise)
 
 
 async def test_a_mirror_that_serves_other_entries_gets_nothing_appended(
@@ -389,12 +390,67 @@ async def test_a_mirror_that_is_shorter_than_what_was_signed_does_not_do(
 async def test_without_a_mirror_a_relay_that_was_restored_with_its_signer_waits(
     story: Story, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """[G-4] A witness ahead of every checkpoint that can be shown stops it."""
+    """[G-4] A quorum ahead of every checkpoint that can be shown stops it."""
     story.restore(signer=True)
     async with story.restored() as running:
         await waits(running, story)
 
-    assert f"a witness knows {story.size} entries" in reasons(caplog)[0]
+    assert f"3 of them say that they know more, up to {story.size} entries" in reasons(caplog)[0]
+
+
+async def test_a_number_of_one_witness_does_not_stop_a_repair(story: Story) -> None:
+    """[G-4] Two of three cosign what the signer remembers; the third one claims and shows none."""
+    story.restore()
+    name, key = sorted(story.world.witness_keys.items())[-1]
+    liar = Liar(name, key, [Lie.SIZE], Clock())
+    async with (
+        served(liar.make_app()) as url,
+        story.restored(witnesses=2, urls=[url]) as running,
+    ):
+        await story.send_again(running)
+        await whole(running)
+
+        assert await story.note_places(running) == story.places
+    assert liar.told
+
+
+async def test_a_quorum_that_says_that_it_is_ahead_stops_a_repair_before_it_begins(
+    story: Story, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[G-4] Nothing is appended up to what the signer knows, so a mirror can be named later."""
+    story.restore()
+    async with AsyncExitStack() as stack:
+        urls = []
+        for name, key in sorted(story.world.witness_keys.items())[:2]:
+            app = Liar(name, key, [Lie.SIZE], Clock()).make_app()
+            urls.append(await stack.enter_async_context(served(app)))
+        running = await stack.enter_async_context(story.restored(witnesses=0, urls=urls))
+        await waits(running, story)
+
+    assert f"no checkpoint of more than {story.size} can be had" in reasons(caplog)[0]
+
+
+async def test_nothing_is_promised_before_the_entries_are_back(tmp_path: Path) -> None:
+    """[V-2] Else a promise of 60 seconds is broken by the first checkpoint of the repair."""
+    story = await tell(tmp_path, more=True)
+    story.restore(signer=True)
+    short = replace(story.log, entries=story.log.entries[: story.size - 1])
+    async with story.restored(short) as running:
+        receipt = next(one for one in story.bodies if one[0] == "/v1/receipts")
+        new = running.seal_lead(story.sender, story.receiver.desk).upload.serialize()
+        bodies = [receipt, ("/v1/envelopes", new, story.sender)]
+        early = [
+            await running.as_device(member, "POST", path, body) for path, body, member in bodies
+        ]
+        short.entries = story.log.entries
+        gate = running.context.relay.gate
+        assert gate is not None
+        await wait_until(lambda: gate.is_repairing)
+        await story.send_again(running)
+        await whole(running)
+
+        assert [(answer.status, answer.code) for answer in early] == [(503, "repairing")] * 2
+        assert (await story.post(running, *bodies[1])).status == 200
 
 
 def reasons(caplog: pytest.LogCaptureFixture) -> list[str]:
