@@ -139,7 +139,7 @@ class Publisher:
             ComityError: A note is not the log's, or the database is not whole.
         """
         probe = await self._signer.probe()
-        sizes = await self._witnesses.ask(probe)
+        claims = await self._witnesses.ask(probe)
         newest = await self._relay.store.newest_checkpoint()
         published = () if newest is None else (newest.note,)
         notes = {self._size_of(note): note for note in (*shown, *published, probe)}
@@ -150,13 +150,23 @@ class Publisher:
         # SPEC [G-4]: fresh is what was made because it was asked for now. The note has the
         # cosignatures of its first day too, and by a clock alone those of yesterday's backup would
         # pass for new ones.
+        # A witness that claims to be ahead does not cosign, so it counts as a silent one does. Its
+        # number alone stops nothing: anybody on the way to it can say one.
         if not self._leaves_no_quorum({line.name for line in lines}):
+            ahead = [claim for claim in claims if claim > size]
+            more = (
+                f"; {len(ahead)} of them say that they know more, up to {max(ahead):,} entries, and"
+                f" no checkpoint of more than {size:,} can be had: name the mirror that has it with"
+                " --mirror"
+                if ahead
+                else ""
+            )
             raise SignerError(
                 f"{len({line.name for line in lines})} of {len(self._quorum.witnesses)} witnesses"
                 " cosigned again when they were asked, too few to know that no quorum is ahead;"
-                " look at the witnesses; not signing before"
+                f" look at the witnesses{more}; not signing before"
             )
-        await self._signer.clear(add_signatures(notes[size], lines), sizes)
+        await self._signer.clear(add_signatures(notes[size], lines))
 
     def _size_of(self, note: bytes) -> int:
         return open_checkpoint(note, self._key).size

@@ -262,23 +262,45 @@ class Repairer:
         """Compare what the database has with what was signed; refill it when that is more."""
         probe = await self._signer.probe()
         memory = self._known(probe)
-        sizes = await self._witnesses.ask(probe)
+        claims = await self._witnesses.ask(probe)
         head = await self._relay.store.head()
         newest = await self._relay.store.newest_checkpoint()
-        target = max(memory.size, *sizes, 0)
+        known_here = max(memory.size, newest.size if newest else 0)
         shown: list[Known] = []
-        if target > head.size or target > max(memory.size, newest.size if newest else 0):
+        if max(memory.size, *claims, 0) > min(head.size, known_here):
             shown = await self._ask_mirrors()
-            target = max(target, *(known.size for known in shown), 0)
+        # What a witness claims is no target: whoever stands before it can say any number.
+        target = max(known.size for known in (memory, *shown))
+        claimed = self._claimed(claims, max(target, head.size))
         # What is promised now and waits for a repair would not be in the log in time. Once somebody
         # was ahead it stays so, though he does not answer the next time.
-        self._is_short = self._is_short or target > head.size
+        self._is_short = self._is_short or target > head.size or claimed is not None
         self._may_promise = memory.size >= (newest.size if newest else 0)
         if target > head.size:
+            if claimed is not None:
+                raise RepairError(
+                    f"so many witnesses that they could be a quorum say that they know up to"
+                    f" {claimed:,} entries, and no checkpoint of more than {target:,} can be had"
+                    " from the signer or a mirror; name the mirror that has it with --mirror;"
+                    " nothing is given a place before"
+                )
             await self._refill(Frontier.parse(head.frontier), target, [memory, *shown])
             observe.alarm("database-restored", had=head.size, size=target)
             await self._show_again(shown)
         await self._clear([known.note for known in shown])
+
+    def _claimed(self, claims: Sequence[int], size: int) -> int | None:
+        """Give the largest claim above a size when so many claim one that it could be a quorum.
+
+        The signer is shown the same by signatures in the end; here it is looked at before anything
+        is changed, so that a mirror can still be named. A number does not say whose it is, so any
+        witnesses count as the cheapest quorum.
+        """
+        ahead = [claim for claim in claims if claim > size]
+        silent = len(self._genesis.quorum.witnesses) - len(claims)
+        # SPEC [G-4]: those who claim to be ahead and those who are silent are no quorum together.
+        is_enough = len(ahead) + silent >= self._genesis.quorum.least
+        return max(ahead) if ahead and is_enough else None
 
     async def _show_again(self, shown: Sequence[Known]) -> None:
         """Publish the newest checkpoint that mirrors have, so that no member sees an older one."""
@@ -316,13 +338,6 @@ class Repairer:
         """Fetch what is missing, verify it, and append it."""
         ahead = sorted((known for known in heads if known.size > had.size), key=lambda k: k.size)
         _require_one_past(ahead)
-        if not ahead or ahead[-1].size < target:
-            best = ahead[-1].size if ahead else had.size
-            raise RepairError(
-                f"a witness knows {target:,} entries, and no checkpoint of more than {best:,} can"
-                " be had from the signer or a mirror; name the mirror that has it with --mirror;"
-                " nothing is given a place before"
-            )
         if target - had.size > LOST_ENTRIES_MAX:
             raise RepairError(
                 f"database lacks {target - had.size:,} entries, expected at most"

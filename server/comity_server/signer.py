@@ -14,7 +14,7 @@ Rules:
 * [G-2] Its state is durable before it signs.
 * [G-3] It never signs a smaller size, or another root for a size.
 * [G-4] Before its first signature after a start it wants fresh cosignatures of so many witnesses
-  that none is left to make a quorum without them, and refuses when one of them is ahead of it.
+  that the others, silent or ahead, make no quorum without them.
 * [G-5] Behind what witnesses cosigned, it signs again only after its entries lead to the root of a
   witnessed checkpoint of at least their size.
 """
@@ -22,7 +22,7 @@ Rules:
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -78,7 +78,7 @@ class LogSigner(Protocol):
     async def entries(self, start: int) -> list[bytes]:
         """Give entries of the signer's memory from ``start`` on."""
 
-    async def clear(self, note: bytes, sizes: Collection[int]) -> None:
+    async def clear(self, note: bytes) -> None:
         """Show what the witnesses know."""
 
     async def sign(self) -> tuple[int, bytes]:
@@ -261,12 +261,13 @@ class Signer:
         """Give entries of the signer's memory from ``start`` on; none when it has not kept them."""
         return await asyncio.to_thread(self._state.entries, start)
 
-    async def clear(self, note: bytes, sizes: Collection[int]) -> None:
+    async def clear(self, note: bytes) -> None:
         """Compare with what the witnesses know.
 
-        1. The checkpoint is not older than the memory, and no witness is said to be ahead of it.
+        1. The checkpoint is not older than the memory.
         2. Witnesses cosigned it just now, and those who did not make no quorum by themselves: so
-           no quorum knows more.
+           no quorum knows more. One that is ahead cannot cosign, so it is among the others; what
+           it says is a number that anybody on the way can say, and is not asked for.
         3. It is what the memory holds; or a quorum cosigned it and the database leads from the
            memory to it, and the memory moves there.
 
@@ -276,7 +277,6 @@ class Signer:
         Args:
             note: From ``probe``, or the newest witnessed checkpoint when the memory is behind it;
                 with the cosignatures that witnesses have just made.
-            sizes: What each witness that was asked knows, when it said so.
 
         Raises:
             SignerError: One of this does not hold; nothing will be signed.
@@ -285,7 +285,7 @@ class Signer:
             old = await asyncio.to_thread(self._state.read)
             try:
                 checkpoint = open_checkpoint(note, self._log)
-                self._require_nobody_ahead(note, checkpoint, old, sizes)
+                self._require_no_quorum_ahead(note, checkpoint, old)
                 await self._reach(note, checkpoint, old)
             except SignerError:
                 raise
@@ -324,21 +324,12 @@ class Signer:
                 await asyncio.to_thread(self._state.replace, old, new, newest)
             return new.size, self._sign(new)
 
-    def _require_nobody_ahead(
-        self, note: bytes, checkpoint: Checkpoint, old: Frontier, sizes: Collection[int]
-    ) -> None:
+    def _require_no_quorum_ahead(self, note: bytes, checkpoint: Checkpoint, old: Frontier) -> None:
         # (1)
         if checkpoint.size < old.size:
             raise SignerError(
                 f"was shown a checkpoint of {checkpoint.size:,} leaves and has signed {old.size:,};"
                 " not signing"
-            )
-        # SPEC [G-4]: it refuses when one of the witnesses is ahead of it.
-        if max(sizes, default=0) > checkpoint.size:
-            raise SignerError(
-                f"a witness knows {max(sizes):,} leaves and what can be shown here has"
-                f" {checkpoint.size:,}; the signer's file is lost or was restored; name a mirror"
-                " that has the checkpoint; not signing"
             )
         # (2)
         now = self._clock()

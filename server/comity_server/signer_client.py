@@ -4,7 +4,6 @@ HTTP over a unix socket. The signer answers at once or refuses with a sentence; 
 reach it goes on accepting and publishes nothing.
 """
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -48,9 +47,9 @@ class SignerClient:
         )
         return [data[at : at + LEAF_BYTES] for at in range(0, len(data), LEAF_BYTES)]
 
-    async def clear(self, note: bytes, sizes: Collection[int]) -> None:
+    async def clear(self, note: bytes) -> None:
         """See ``LogSigner.clear``."""
-        await self._ask("clear", {"note": note, "sizes": list(sizes)})
+        await self._ask("clear", {"note": note})
 
     async def sign(self) -> tuple[int, bytes]:
         """See ``LogSigner.sign``."""

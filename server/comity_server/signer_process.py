@@ -24,8 +24,8 @@ from aiohttp import web
 
 from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.errors import ComityError, MalformedError
-from comity_protocol.fields import Fields, integer_of
-from comity_protocol.limits import NOTE_BYTES_MAX, WITNESSES_MAX
+from comity_protocol.fields import Fields
+from comity_protocol.limits import NOTE_BYTES_MAX
 from comity_protocol.merkle import SIZE_MAX
 from comity_protocol.wire import MEDIA_TYPE
 from comity_server import observe
@@ -56,12 +56,8 @@ async def _entries(signer: LogSigner, question: Value) -> Value:
 
 
 async def _clear(signer: LogSigner, question: Value) -> Value:
-    fields = Fields.of(question, "question", {"note", "sizes"})
-    sizes = [
-        integer_of(size, "size of a witness", low=0, high=SIZE_MAX)
-        for size in fields.array("sizes", high=WITNESSES_MAX)
-    ]
-    await signer.clear(fields.bytes("note", high=NOTE_BYTES_MAX), sizes)
+    fields = Fields.of(question, "question", {"note"})
+    await signer.clear(fields.bytes("note", high=NOTE_BYTES_MAX))
     return {}
 
 

@@ -135,6 +135,28 @@ async def test_a_witness_that_named_a_wrong_size_once_is_asked_again(tmp_path: P
     assert Lie.SIZE in liar.told
 
 
+@pytest.mark.parametrize(("quorum", "starts"), [(4, True), (3, False)])
+async def test_a_number_stops_a_start_only_when_a_quorum_says_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, quorum: int, starts: bool
+) -> None:
+    """[G-4] Three of seven, or whoever stands before them, claim at every start to be ahead."""
+    world = found(quorum=quorum)
+    async with lied_to(tmp_path, world, [[Lie.SIZE]] * 3) as (running, _):
+        gate = running.context.relay.gate
+        if starts:
+            assert (await sealed(running)).checkpoint.size == len(world.statements)
+
+    assert (gate is None) is starts
+    said = [record for record in caplog.records if record.msg == "witness-ahead"]
+    assert len(said) >= 3
+    reasons = [
+        record.fields["reason"]  # type: ignore[attr-defined]  # what observe adds
+        for record in caplog.records
+        if record.msg == "repair-waits"
+    ]
+    assert any("no checkpoint of more than" in reason for reason in reasons) is not starts
+
+
 async def test_five_of_seven_are_no_quorum_then_and_seal_as_soon_as_the_fifth_is_back(
     tmp_path: Path,
 ) -> None:

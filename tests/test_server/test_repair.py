@@ -26,6 +26,7 @@ from comity_protocol.merkle import Frontier, leaf_hash
 from comity_protocol.notices import Author, Hold, HoldBasis, Restored, parse_notice, sign_notice
 from comity_protocol.receipts import Receipt, sign_receipt
 from comity_server import commands
+from comity_server.handlers import vacancies
 from support.liars import Liar, Lie, served
 from support.load import Ledger
 from support.mirror import ServedLog, mirroring
@@ -564,6 +565,27 @@ async def test_vacancies_are_told_to_members_and_to_nobody_else(story: Story) ->
     assert (told["had"], told["size"]) == (story.had, story.size)
     assert told["tags"] == expected[SENT_BEFORE:]
     assert (after["had"], after["size"], after["tags"]) == (story.size + 1, story.size + 1, [])
+
+
+async def test_vacancies_are_told_page_by_page(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[R-15] Whoever has only the last of them finds that too."""
+    monkeypatch.setattr(vacancies, "TAGS_MAX", 3)
+    story.restore()
+    tags: list[bytes] = []
+    after: int | None = -1
+    async with story.restored() as running:
+        for _ in story.bodies:
+            if after is None:
+                break
+            path = f"/v1/vacancies?after={after}"
+            told = (await running.as_device(story.receiver, "GET", path)).value
+            tags += told["tags"]
+            after = told["next"]
+
+    expected = [tags_of_promise(core_hash(sealed.upload.core))[1] for sealed in story.sealed]
+    assert tags == expected[SENT_BEFORE:]
 
 
 async def test_what_did_not_come_back_in_time_is_counted_and_no_counter_given_twice(

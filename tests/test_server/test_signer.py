@@ -82,7 +82,7 @@ def shown(world: World, note: bytes, *, witnesses: int = 3, at: int = NOW) -> by
 
 async def cleared(path: Path, store: Entries, world: World) -> Signer:
     signer = make_signer(path, store, world)
-    await signer.clear(shown(world, await signer.probe()), [0])
+    await signer.clear(shown(world, await signer.probe()))
     return signer
 
 
@@ -245,20 +245,6 @@ async def test_the_signer_signs_nothing_before_it_has_asked_the_witnesses(
         await make_signer(tmp_path / "signer", store, world).sign()
 
 
-async def test_the_signer_signs_nothing_when_a_witness_is_ahead(
-    tmp_path: Path, store: Store, world: World
-) -> None:
-    """[G-4] The signer's file was lost or restored together with the database."""
-    await _state(store, world, 3)
-    signer = make_signer(tmp_path / "signer", store, world)
-    note = shown(world, await signer.probe())
-
-    with pytest.raises(SignerError, match="knows 2 leaves and what can be shown here has 0"):
-        await signer.clear(note, [0, 2, 0])
-    with pytest.raises(SignerNotClearedError):
-        await signer.sign()
-
-
 async def test_the_signer_wants_so_many_witnesses_that_no_quorum_is_left(
     tmp_path: Path, store: Store, world: World
 ) -> None:
@@ -267,8 +253,8 @@ async def test_the_signer_wants_so_many_witnesses_that_no_quorum_is_left(
     note = await signer.probe()
 
     with pytest.raises(SignerError, match="1 of 3 witnesses cosigned within 2 days"):
-        await signer.clear(shown(world, note, witnesses=1), [])
-    await signer.clear(shown(world, note, witnesses=2), [])
+        await signer.clear(shown(world, note, witnesses=1))
+    await signer.clear(shown(world, note, witnesses=2))
     assert (await signer.sign())[0] == 0
 
 
@@ -280,7 +266,7 @@ async def test_a_relay_cannot_show_cosignatures_of_another_day(
     signer = make_signer(tmp_path / "signer", store, world)
 
     with pytest.raises(SignerError, match="0 of 3 witnesses cosigned"):
-        await signer.clear(shown(world, await signer.probe(), at=at), [])
+        await signer.clear(shown(world, await signer.probe(), at=at))
 
 
 @pytest.mark.parametrize("days", [-1, 1])
@@ -328,9 +314,9 @@ async def test_a_relay_cannot_make_cosignatures_up(
     forged = replace(line, signature=line.signature[:-1] + bytes([line.signature[-1] ^ 1]))
 
     with pytest.raises(SignerError, match="0 of 3 witnesses cosigned"):
-        await signer.clear(add_signatures(note, strangers), [])
+        await signer.clear(add_signatures(note, strangers))
     with pytest.raises(SignerError, match="what the witnesses know is not shown"):
-        await signer.clear(add_signatures(note, [forged]), [])
+        await signer.clear(add_signatures(note, [forged]))
 
 
 async def test_an_older_checkpoint_than_the_memory_shows_nothing(
@@ -342,7 +328,7 @@ async def test_an_older_checkpoint_than_the_memory_shows_nothing(
     await (await cleared(tmp_path / "signer", store, world)).sign()
 
     with pytest.raises(SignerError, match="shown a checkpoint of 0 leaves and has signed 3"):
-        await make_signer(tmp_path / "signer", store, world).clear(shown(world, old), [])
+        await make_signer(tmp_path / "signer", store, world).clear(shown(world, old))
 
 
 async def test_a_signer_that_lost_its_memory_goes_on_from_a_witnessed_checkpoint(
@@ -353,7 +339,7 @@ async def test_a_signer_that_lost_its_memory_goes_on_from_a_witnessed_checkpoint
     _, note = await (await cleared(tmp_path / "signer", store, world)).sign()
     await _state(store, world, 5)
     signer = make_signer(tmp_path / "new", store, world)
-    await signer.clear(shown(world, note, witnesses=2), [4, 3])
+    await signer.clear(shown(world, note, witnesses=2))
 
     assert SignerState(tmp_path / "new", ORIGIN).read().size == 4
     assert (await signer.sign())[0] == 5
@@ -376,7 +362,7 @@ async def test_a_signer_that_lost_its_memory_does_not_go_on_without_a_quorum(
     )
 
     with pytest.raises(SignerError, match="what the witnesses know is not shown"):
-        await signer.clear(shown(world, note, witnesses=2), [])
+        await signer.clear(shown(world, note, witnesses=2))
     assert SignerState(tmp_path / "new", ORIGIN).read() == Frontier()
 
 
@@ -391,20 +377,8 @@ async def test_a_signer_that_lost_its_memory_refuses_entries_that_lead_elsewhere
     signer = make_signer(tmp_path / "new", flipped, world)
 
     with pytest.raises(SignerError, match="do not lead to the witnessed root at 4"):
-        await signer.clear(shown(world, note), [])
+        await signer.clear(shown(world, note))
     assert SignerState(tmp_path / "new", ORIGIN).read() == Frontier()
-
-
-async def test_a_signer_that_lost_its_memory_refuses_when_a_witness_is_ahead_of_all_proof(
-    tmp_path: Path, store: Store, world: World
-) -> None:
-    """[G-5] A witness cosigned more than any checkpoint that can be had."""
-    await _state(store, world, 4)
-    _, note = await (await cleared(tmp_path / "signer", store, world)).sign()
-    signer = make_signer(tmp_path / "new", store, world)
-
-    with pytest.raises(SignerError, match="knows 5 leaves and what can be shown here has 4"):
-        await signer.clear(shown(world, note), [4, 5, 4])
 
 
 async def test_two_roots_of_one_size_stop_the_signer(
@@ -416,7 +390,7 @@ async def test_two_roots_of_one_size_stop_the_signer(
     other = sign_checkpoint(origin=ORIGIN, size=3, root=bytes(32), key=world.log_key)
 
     with pytest.raises(SignerError, match="signed two roots of size 3"):
-        await make_signer(tmp_path / "signer", store, world).clear(shown(world, other), [])
+        await make_signer(tmp_path / "signer", store, world).clear(shown(world, other))
 
 
 async def test_the_signers_memory_gives_back_the_newest_entries(
