@@ -10,7 +10,7 @@ Rules:
   sent again, once each time it says so, before anything new.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from comity_client.keeping import Keeping, Kind, Posted
@@ -23,6 +23,9 @@ REPAIRING: Final = "repairing"
 
 REPAIR_SECONDS_MAX: Final = 4 * 3_600
 """A relay that has been repairing for longer asks its officers to wait in vain."""
+
+PAGES_MAX: Final = 64
+"""Pages that are asked for: more entries than a relay can lose at once."""
 
 REPAIRING_SINCE: Final = "repairing since"
 """The mark under which a state remembers when the relay said first that it is being repaired."""
@@ -59,9 +62,19 @@ class Refill:
             VerificationError: A promise is not the relay's.
         """
         taken = 0
-        missing = await self._relay.vacancies()
+        after = -1
+        for _ in range(PAGES_MAX):
+            missing = await self._relay.vacancies(after)
+            taken += await self._send(missing.tags, relay_key)
+            if missing.next is None or missing.next <= after:
+                break
+            after = missing.next
+        return taken
+
+    async def _send(self, tags: Collection[bytes], relay_key: bytes) -> int:
+        taken = 0
         # SPEC [B-19]: what it is missing is sent again, once each time it says so.
-        for posted in self._keeping.missing(missing.tags):
+        for posted in self._keeping.missing(tags):
             try:
                 answer = await self._post(posted)
             except RelayRefusedError as error:

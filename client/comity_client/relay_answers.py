@@ -33,7 +33,7 @@ from comity_protocol.statements import SignedStatement, parse_signatures
 PAGE_STATEMENTS: Final = 200
 PAGE_ENVELOPES: Final = 500
 
-VACANCIES_MAX: Final = 1_000_000
+VACANCIES_MAX: Final = 65_536
 """Entries that one answer may ask for: a relay that lost more has lost its backups too."""
 
 
@@ -109,12 +109,14 @@ class Vacancies:
     Attributes:
         had: Entries that its database had.
         size: Entries that the log had signed.
-        tags: Of the entries whose objects it asks for.
+        tags: Of the entries whose objects it asks for, in this page.
+        next: The leaf index after which the next page begins; None after the last.
     """
 
     had: int
     size: int
     tags: frozenset[bytes]
+    next: int | None = None
 
 
 def parse_statements(data: bytes) -> StatementPage:
@@ -235,7 +237,7 @@ def _notice(value: Value) -> NoticeItem:
 
 def parse_vacancies(data: bytes) -> Vacancies:
     """Read what a relay says that it lost."""
-    fields = Fields.of(parse(data), "vacancies", {"had", "size", "tags"})
+    fields = Fields.of(parse(data), "vacancies", {"had", "size", "tags", "next"})
     size = fields.integer("size", high=SIZE_MAX)
     return Vacancies(
         fields.integer("had", high=size),
@@ -244,6 +246,7 @@ def parse_vacancies(data: bytes) -> Vacancies:
             bytes_of(tag, "vacancies, tag", length=HASH_BYTES)
             for tag in fields.array("tags", high=VACANCIES_MAX)
         ),
+        None if fields.value("next") is None else fields.integer("next", high=size),
     )
 
 

@@ -227,9 +227,9 @@ class RelayClient:
         """Fetch notices on envelopes of this desk, after a leaf index."""
         return parse_notices(await self._get(wire.NOTICES, after=after, limit=limit, wait=wait))
 
-    async def vacancies(self) -> Vacancies:
-        """Ask what the relay is missing since it was restored."""
-        return parse_vacancies(await self._get(wire.VACANCIES))
+    async def vacancies(self, after: int = -1) -> Vacancies:
+        """Ask what the relay is missing since it was restored, of entries after a leaf index."""
+        return parse_vacancies(await self._get(wire.VACANCIES, after=after))
 
     # --- Below --------------------------------------------------------------------------------
 

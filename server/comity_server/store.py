@@ -742,8 +742,8 @@ class Store(Protocol):
     async def vacancies(self, tags: Sequence[bytes]) -> Mapping[bytes, Vacancy]:
         """The vacancies with these tags, by tag; also what is filled and has no counters yet."""
 
-    async def missing(self, limit: int) -> list[bytes]:
-        """Tags of vacancies for which nothing came yet, in leaf order."""
+    async def missing(self, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """Leaf indices above ``after``, with tags, of vacancies for which nothing came yet."""
 
     async def fill(self, row: Row, *, statements: int) -> Row | None:
         """Store what fits a vacancy; a known id gives what is stored, and changes nothing [R-2].

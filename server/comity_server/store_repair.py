@@ -115,9 +115,9 @@ class RepairingStore(ABC):
         """See ``Store.vacancies``."""
         return await self._ask(lambda c: self._find_vacancies(c, tags))
 
-    async def missing(self, limit: int) -> list[bytes]:
+    async def missing(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         """See ``Store.missing``."""
-        return await self._ask(lambda c: _read_missing(c, limit))
+        return await self._ask(lambda c: _read_missing(c, after, limit))
 
     async def fill(self, row: Row, *, statements: int) -> Row | None:
         """See ``Store.fill``."""
@@ -529,15 +529,15 @@ def _require_repair(connection: Connection) -> Repair:
     return repair
 
 
-def _read_missing(connection: Connection, limit: int) -> list[bytes]:
+def _read_missing(connection: Connection, after: int, limit: int) -> list[tuple[int, bytes]]:
     vacancies = tables.vacancies
     query = (
-        select(vacancies.c.tag)
-        .where(vacancies.c.key.is_(None), vacancies.c.is_lost == 0)
+        select(vacancies.c.leaf_index, vacancies.c.tag)
+        .where(vacancies.c.leaf_index > after, vacancies.c.key.is_(None), vacancies.c.is_lost == 0)
         .order_by(vacancies.c.leaf_index)
         .limit(limit)
     )
-    return list(connection.execute(query).scalars())
+    return [(row.leaf_index, row.tag) for row in connection.execute(query)]
 
 
 def _read_notices_since(connection: Connection, index: int, limit: int) -> list[NoticeRow]:

@@ -177,8 +177,10 @@ async def test_the_log_has_its_old_head_and_all_else_is_vacant(restored: Store, 
     assert repair is not None
     assert (repair.had, repair.size, repair.until) == (HAD, len(lost.leaves), NOW + 60)
     assert (repair.open, repair.open_statement) == (len(lost.missing), 5)
-    assert await restored.missing(100) == [tag_of(leaf) for leaf in lost.leaves[HAD:]]
-    assert await restored.missing(2) == [tag_of(leaf) for leaf in lost.leaves[HAD : HAD + 2]]
+    missing = [(HAD + at, tag_of(leaf)) for at, leaf in enumerate(lost.leaves[HAD:])]
+    assert await restored.missing(-1, 100) == missing
+    assert await restored.missing(-1, 2) == missing[:2]
+    assert await restored.missing(HAD + 1, 2) == missing[2:4]
 
 
 async def test_what_comes_back_gets_its_old_places(

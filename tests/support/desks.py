@@ -115,7 +115,7 @@ class Meddler(RelayClient):
         self.after_post: Callable[[Signed], Signed] = _as_is
         self.on_notices: Callable[[list[NoticeItem]], list[NoticeItem]] = _as_is
         self.on_post_notice: Callable[[Signed], Signed | None] = lambda _: None
-        self.instead_of_vacancies: Callable[[], Vacancies] | None = None
+        self.instead_of_vacancies: Callable[[int], Vacancies] | None = None
         self.posted: list[tuple[str, bytes]] = []
 
     async def mailbox(
@@ -163,10 +163,10 @@ class Meddler(RelayClient):
         page = await super().notices(after, limit=limit, wait=wait)
         return tuple(self.on_notices(list(page)))
 
-    async def vacancies(self) -> Vacancies:
+    async def vacancies(self, after: int = -1) -> Vacancies:
         if self.instead_of_vacancies is not None:
-            return self.instead_of_vacancies()
-        return await super().vacancies()
+            return self.instead_of_vacancies(after)
+        return await super().vacancies(after)
 
 
 async def nobody(url: str, body: bytes) -> bytes:

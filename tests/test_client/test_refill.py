@@ -49,9 +49,9 @@ async def sent(pair: Pair) -> tuple[bytes, bytes]:
     return upload, tags_of_promise(what)[1]
 
 
-def lost(*tags: bytes) -> Callable[[], Vacancies]:
+def lost(*tags: bytes) -> Callable[[int], Vacancies]:
     """Say that these are missing."""
-    return lambda: Vacancies(1, 100, frozenset(tags))
+    return lambda _: Vacancies(1, 100, frozenset(tags))
 
 
 async def test_what_the_relay_lost_goes_out_again_before_anything_new(pair: Pair) -> None:
@@ -148,7 +148,33 @@ async def test_a_relay_that_asks_for_what_was_never_sent_gets_nothing(pair: Pair
     assert pair.alice.relay.posted == []
 
 
+async def test_every_page_of_what_is_missing_is_read_and_no_more(pair: Pair) -> None:
+    # [B-19] [R-15] What this device sent may be the last of all that is missing.
+    _, tag = await sent(pair)
+    desk = pair.alice.desk
+    asked: list[int] = []
+
+    def page(after: int) -> Vacancies:
+        asked.append(after)
+        return Vacancies(
+            1, 100, frozenset([tag] if after == 60 else []), {-1: 30, 30: 60}.get(after)
+        )
+
+    pair.alice.relay.instead_of_vacancies = page
+    refill = Refill(desk.state, desk.relay, desk._keeping, lambda: 0)
+    taken = await refill.run(pair.world.relay_key.public)
+    pair.alice.relay.instead_of_vacancies = lambda after: Vacancies(
+        1, 9_999, frozenset(), after + 1
+    )
+    await refill.run(pair.world.relay_key.public)
+    # A relay that goes in a circle is left at once.
+    pair.alice.relay.instead_of_vacancies = lambda _: Vacancies(1, 100, frozenset(), 7)
+
+    assert (asked, taken) == ([-1, 30, 60], 1)
+    assert await refill.run(pair.world.relay_key.public) == 0
+
+
 def test_vacancies_that_say_more_than_there_is_are_refused() -> None:
     # [B-19]
     with pytest.raises(MalformedError):
-        parse_vacancies(serialize({"had": 9, "size": 8, "tags": []}))
+        parse_vacancies(serialize({"had": 9, "size": 8, "tags": [], "next": None}))
