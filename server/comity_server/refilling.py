@@ -9,11 +9,13 @@ Rules:
 
 * [R-1] The relay acknowledges only after a durable commit.
 * [R-2] A known id returns the promise that is stored.
+* [R-13] Each desk has a share of what is taken at once.
 * [R-15] Every queue has a bound.
 * [R-16] What takes a place is what the entry there stands for.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -56,6 +58,9 @@ from comity_server.vacancies import Vacancy
 TAKING_MAX: Final = 256
 """Objects that are being taken at once."""
 
+TAKING_OF_DESK_MAX: Final = 16
+"""Of them so many that one desk brings, so that sixteen desks at least are heard."""
+
 RETRY_SECONDS: Final = 2
 _TRIES_MAX: Final = 8
 
@@ -68,24 +73,25 @@ class Refilling:
         self._relay: Final = relay
         self._key: Final = key
         self._stating: Final = asyncio.Lock()
-        self._taking = 0
+        self._taking: Final[Counter[bytes]] = Counter()
 
     def offer_envelope(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
         """Take a lost envelope, whoever brings it; the future gives a promise of it."""
-        return asyncio.ensure_future(self._bounded(lambda: self._take_envelope(data)))
+        return asyncio.ensure_future(self._bounded(caller.desk, lambda: self._take_envelope(data)))
 
     def offer_receipt(self, data: bytes, caller: Caller) -> "asyncio.Future[Signed]":
         """Take a lost receipt, likewise."""
-        return asyncio.ensure_future(self._bounded(lambda: self._take_receipt(data)))
+        return asyncio.ensure_future(self._bounded(caller.desk, lambda: self._take_receipt(data)))
 
     async def accept_notice(self, data: bytes, caller: Caller) -> Signed:
         """Take a lost notice, likewise."""
-        return await self._bounded(lambda: self._take_notice(data))
+        return await self._bounded(caller.desk, lambda: self._take_notice(data))
 
     async def accept_statement(self, data: bytes) -> Signed:
         """Take a lost statement, or the boxes of one that came back without."""
         signed = SignedStatement.parse(data)
-        return await self._bounded(lambda: self.take_statement(signed))
+        # Nobody is asked who he is who brings a statement: all of them have one share.
+        return await self._bounded(b"", lambda: self.take_statement(signed))
 
     async def take_statement(self, signed: SignedStatement) -> Signed:
         """Take a lost statement; in leaf order, as the directory is folded.
@@ -105,11 +111,14 @@ class Refilling:
                     await self._relay.members.refresh()
         raise Refused("busy", "other statements kept coming first", retry_after=1)
 
-    async def _bounded(self, take: Callable[[], Awaitable[Signed]]) -> Signed:
+    async def _bounded(self, desk: bytes, take: Callable[[], Awaitable[Signed]]) -> Signed:
         # SPEC [R-15]: every queue has a bound.
-        if self._taking >= TAKING_MAX:
+        if self._taking.total() >= TAKING_MAX:
             raise Refused("busy", "too many uploads are waiting", retry_after=1)
-        self._taking += 1
+        # SPEC [R-13]: each desk has a share, so that one of them does not keep the others out.
+        if self._taking[desk] >= TAKING_OF_DESK_MAX:
+            raise Refused("quota", "the desk's uploads are being taken", retry_after=1)
+        self._taking[desk] += 1
         try:
             return await take()
         except Refused:
@@ -117,7 +126,9 @@ class Refilling:
         except ComityError as error:
             raise of_error(error) from error
         finally:
-            self._taking -= 1
+            self._taking[desk] -= 1
+            if not self._taking[desk]:
+                del self._taking[desk]
 
     # One kind of object each.
 

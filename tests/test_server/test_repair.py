@@ -27,6 +27,8 @@ from comity_protocol.notices import Author, Hold, HoldBasis, Restored, parse_not
 from comity_protocol.receipts import Receipt, sign_receipt
 from comity_server import commands
 from comity_server.handlers import vacancies
+from comity_server.refilling import TAKING_OF_DESK_MAX
+from comity_server.store import EnvelopeRow
 from support.liars import Liar, Lie, served
 from support.load import Ledger
 from support.mirror import ServedLog, mirroring
@@ -672,6 +674,40 @@ async def test_anybody_may_bring_back_what_was_lost_but_nobody_may_alter_it(stor
         assert refused.code == "verification-failed"
         assert taken.promise == again.promise
         assert (taken_id.status, taken_id.code) == (409, "id-taken")
+
+
+async def test_one_desk_does_not_take_all_the_places_of_a_repair(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[R-13] Its uploads hang in the store; another desk is heard all the same."""
+    story.restore()
+    path, body, _ = story.bodies[0]
+    async with story.restored() as running:
+        store, held = running.context.store, asyncio.Event()
+        find = store.envelope
+        entered: list[bytes] = []
+
+        async def hang(envelope_id: bytes) -> EnvelopeRow | None:
+            if len(entered) < TAKING_OF_DESK_MAX:
+                entered.append(envelope_id)
+                await held.wait()
+            return await find(envelope_id)
+
+        monkeypatch.setattr(store, "envelope", hang)
+        hanging = [
+            asyncio.create_task(running.as_device(story.sender, "POST", path, body))
+            for _ in range(TAKING_OF_DESK_MAX)
+        ]
+        await wait_until(lambda: len(entered) == TAKING_OF_DESK_MAX)
+        more = await running.as_device(story.sender, "POST", path, body)
+        other = await running.as_device(story.receiver, "POST", path, body)
+        held.set()
+        answers = await asyncio.gather(*hanging)
+        after = await running.as_device(story.sender, "POST", path, body)
+
+    assert (more.status, more.code) == (429, "quota")
+    assert other.status == after.status == 200
+    assert {answer.promise for answer in answers} == {after.promise}
 
 
 async def test_a_receipt_waits_for_what_it_confirms(tmp_path: Path) -> None:
