@@ -62,7 +62,7 @@ REFILL_ENTRIES_MAX: Final = 65_536
 LOST_ENTRIES_MAX: Final = 4_194_304
 """Entries that are fetched into memory and verified at once: 270 MB and a margin."""
 
-PLACED_AT_ONCE: Final = 256
+PLACED_AT_ONCE: Final = 64
 _NOTICES_AT_ONCE: Final = 128
 _ROUNDS_MAX: Final = 1_000_000
 

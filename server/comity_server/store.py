@@ -786,7 +786,7 @@ class Store(Protocol):
         """Give the next vacancies their envelopes' counters; from then on nothing is filled.
 
         Args:
-            limit: Of vacancies to go through, in leaf order.
+            limit: Of vacancies to go through, in leaf order; fewer when it takes long.
         """
 
     async def settle(self, desks: Collection[bytes], *, at: int) -> Repair:

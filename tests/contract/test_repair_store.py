@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from comity_protocol.leaves import notice_hash, receipt_hash, statement_hash, tag_of
-from comity_server import tables
+from comity_server import store_repair, tables
 from comity_server.store import (
     DirectoryMovedError,
     EnvelopeRow,
@@ -302,6 +302,20 @@ async def test_each_step_can_be_done_again_by_another_process(place: Place, lost
         for row in lost.missing:
             if isinstance(row, EnvelopeRow):
                 assert await store.envelope(row.id) == row
+
+
+async def test_a_long_search_for_counters_is_cut_into_short_transactions(
+    restored: Store, lost: Lost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[R-15] Whoever waits for the head gets it after one search, and the end is the same."""
+    monkeypatch.setattr(store_repair, "PLACING_SECONDS_MAX", -1)
+    for row in lost.missing:
+        await fill(restored, row)
+    envelopes = [row for row in lost.missing if isinstance(row, EnvelopeRow)]
+    steps = [await restored.place(100) for _ in range(len(envelopes) + 1)]
+
+    assert [step.rows for step in steps] == [*((row,) for row in envelopes), ()]
+    assert [step.is_done for step in steps] == [False] * len(envelopes) + [True]
 
 
 async def finish_again(store: Store) -> None:
