@@ -145,7 +145,7 @@ class Desk:
             state=state, relay=self.relay, log=self.log, keeping=self._keeping, now=now
         )
         self._promises: Final = Promises(
-            state, self._census, self._keeping, profile.deployment.id, now
+            state, self._sync, self._census, self._keeping, profile.deployment.id, now
         )
         self._notices: Final = Notices(
             state=state,

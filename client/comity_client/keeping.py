@@ -128,15 +128,15 @@ class Keeping:
                 what, kind, data = row
                 yield Posted(kind=Kind(kind), tag=tag, what=what, data=data)
 
-    def unlogged(self, sealed_at: int) -> tuple[Unlogged, ...]:
-        """Give what a checkpoint of that sealed time shows to be promised and not logged.
+    def unlogged(self, at: int) -> tuple[Unlogged, ...]:
+        """Give what a checkpoint shows to be promised and not logged.
 
         Args:
-            sealed_at: Of a checkpoint whose entries were all counted.
+            at: Earliest time of the cosignatures of a checkpoint whose entries were all counted.
         """
         rows = self._state.connection.execute(
             "SELECT kind, what, promise FROM kept WHERE sealed_at IS NULL AND due_at < ?",
-            (sealed_at,),
+            (at,),
         )
         return tuple(Unlogged(Kind(kind), what, promise) for kind, what, promise in rows)
 

@@ -16,6 +16,8 @@ from typing import Final
 from comity_client.census import BUNDLES_MAX, Census
 from comity_client.keeping import Keeping
 from comity_client.state import Newest, State
+from comity_client.sync import Synchroniser
+from comity_protocol.checkpoint import verify_quorum
 from comity_protocol.evidence import BrokenPromise
 from comity_protocol.identifiers import DeploymentId, EnvelopeId, short
 from comity_protocol.receipts import Signed
@@ -27,14 +29,16 @@ class Promises:
     def __init__(
         self,
         state: State,
+        sync: Synchroniser,
         census: Census,
         keeping: Keeping,
         deployment: DeploymentId,
         now: Callable[[], int],
     ) -> None:
-        """Take where promises lie, what counts the log, whose log it is, and this clock."""
+        """Take where promises lie, what reads and counts the log, whose it is, and this clock."""
         self._state: Final = state
         self._deployment: Final = deployment
+        self._sync: Final = sync
         self._census: Final = census
         self._keeping: Final = keeping
         self._now: Final = now
@@ -49,27 +53,31 @@ class Promises:
             OfflineError, RelayRefusedError, UnprovenError, WithheldStatementError: The log cannot
                 be counted now; the next time it is.
         """
-        self._state.set_mark("read_to", complete.sealed_at)
-        if not self._overdue(complete) and not self._keeping.unlogged(complete.sealed_at):
+        # SPEC [V-2]: all cosignatures are of times after it ran out. By the sealed time, which one
+        # witness of two can move by years, this would accuse a relay that nobody else convicts.
+        genesis = self._sync.directory.genesis
+        at = verify_quorum(complete.note, genesis.log, genesis.quorum).earliest_time
+        self._state.set_mark("read_to", at)
+        if not self._overdue(at) and not self._keeping.unlogged(at):
             return
         # SPEC [B-5]: a promise is broken when the whole log was read and does not hold it.
         count = await self._census.run(complete, BUNDLES_MAX)
-        for envelope, promise, is_logged in self._overdue(complete):
+        for envelope, promise, is_logged in self._overdue(at):
             if is_logged:
                 text = f"log has envelope {short(envelope)}, and the relay keeps this desk's copy"
                 self._state.alarm("withheld", text, [envelope, complete.note], self._now())
             elif count.counted >= complete.size:
                 self._convict(f"envelope {short(envelope)}", promise, complete)
         if count.counted >= complete.size:
-            for one in self._keeping.unlogged(complete.sealed_at):
+            for one in self._keeping.unlogged(at):
                 self._convict(f"{one.kind.value} {short(one.what)}", one.promise, complete)
 
-    def _overdue(self, complete: Newest) -> list[tuple[EnvelopeId, bytes, bool]]:
+    def _overdue(self, at: int) -> list[tuple[EnvelopeId, bytes, bool]]:
         rows = self._state.connection.execute(
             "SELECT envelope, promise, logged_at IS NOT NULL FROM outbox"
             " WHERE stage = 'accepted' AND due_at < ?"
             " AND envelope NOT IN (SELECT envelope FROM inbox WHERE sealed_at IS NOT NULL)",
-            (complete.sealed_at,),
+            (at,),
         )
         return [(EnvelopeId(id_), promise, bool(logged)) for id_, promise, logged in rows]
 

@@ -13,6 +13,12 @@ from comity_client.state import ALARMS_MAX
 from comity_client.transport import RelayRefusedError
 from comity_protocol.acts import Body, Gossip
 from comity_protocol.audit import project
+from comity_protocol.checkpoint import (
+    add_signatures,
+    cosign,
+    sign_checkpoint,
+    verify_quorum,
+)
 from comity_protocol.core import Kind, core_hash
 from comity_protocol.envelope import Sealed, Upload, seal
 from comity_protocol.errors import ComityError, MalformedError, VerificationError
@@ -47,6 +53,36 @@ def swallow(pair: Pair) -> Callable[[bytes], Signed]:
         return sign_promise(pair.world.relay_key, Promise(core_hash(Upload.parse(upload).core), at))
 
     return answer
+
+
+async def test_one_witness_with_a_wrong_clock_lets_no_desk_accuse_the_relay(pair: Pair) -> None:
+    """[V-2] [B-5] Its time is the sealed one in a quorum of two, and strangers count the earlier.
+
+    An alarm comes with evidence that everybody accepts, so it waits until both are past the time.
+    """
+    desk, world = pair.alice.desk, pair.world
+
+    def promise_and_drop(upload: bytes) -> Signed:
+        what = core_hash(Upload.parse(upload).core)
+        return sign_promise(world.relay_key, Promise(what, int(pair.relay.clock())))
+
+    pair.alice.relay.on_post = promise_and_drop
+    envelope = desk.lead(pair.bob.id, LEAD)
+    await desk.flush()
+    await desk.fetch()
+    head, now = desk.newest, int(pair.relay.clock())
+    bare = sign_checkpoint(
+        origin=world.genesis.origin, size=head.size, root=head.root, key=world.log_key
+    )
+    said = []
+    for times in ((now, now + YEAR), (now + YEAR, now + YEAR)):
+        keys = zip(sorted(world.witness_keys.items()), times, strict=False)
+        note = add_signatures(bare, [cosign(bare, name, key, at) for (name, key), at in keys])
+        at = verify_quorum(note, world.genesis.log, world.genesis.quorum).sealed_time
+        await desk._promises.look(replace(head, note=note, sealed_at=at))
+        said.append((at, desk.status(envelope).is_broken, [one.kind for one in desk.alarms()]))
+
+    assert said == [(now + YEAR, False, []), (now + YEAR, True, ["broken-promise"])]
 
 
 async def test_another_desks_envelope_of_the_same_id_does_not_make_a_dropped_one_sealed(
