@@ -104,7 +104,7 @@ async def statistics(desk: Desk, *, is_online: bool = True) -> Statistics:
             size=as_of.size,
             as_of=as_of.sealed_at,
             witnesses=len(genesis.quorum.witnesses),
-            least=genesis.quorum.least,
+            least=genesis.quorum.movers,
         ),
         party={id_: member.party for id_, member in desk.directory.desks.items()},
         deliveries=deliveries,

@@ -16,7 +16,7 @@ Rules:
 * [N-4] An audit part that does not open counts against its sender and is listed.
 * [N-5] A clock starts when the opening act is sealed, whatever stamps it has; by how much stamps
   date an answer before it was sealed is shown.
-* [M-6] With fewer than three witnesses, or where one alone is a quorum, nobody is ranked.
+* [M-6] With fewer than three witnesses, or where one alone can move the time, nobody is ranked.
 """
 
 from collections import Counter
@@ -65,7 +65,7 @@ class Clock:
             whoever has more by now finds the same.
         as_of: Sealed time of that checkpoint.
         witnesses: How many the genesis has.
-        least: How many of them it takes at least, as ``Quorum.least`` says.
+        least: How many of them it takes at least to move a time, as ``Quorum.movers`` says.
     """
 
     sealed: Mapping[int, int]
@@ -282,7 +282,7 @@ class Statistics:
         size: Of the checkpoint as of which was counted.
         as_of: Its sealed time.
         witnesses: How many the genesis has.
-        least: How many of them it takes at least.
+        least: How many of them it takes at least to move a time.
         rows: One for each exchange, ascending by exchange id and desks.
         unaccounted: What could not be counted, ascending by leaf index.
         charged: How many of those count against each party, ascending by code.
@@ -301,7 +301,7 @@ class Statistics:
     @property
     def is_ranked(self) -> bool:
         """Whether parties may be ranked against each other by these times."""
-        # SPEC [M-6]: with fewer than three witnesses, or where one alone is a quorum, nobody is.
+        # SPEC [M-6]: with fewer than three witnesses, or where one can move the time, nobody is.
         return is_ranked(witnesses=self.witnesses, least=self.least)
 
     @property

@@ -112,6 +112,16 @@ class Quorum:
         costs = sorted(one.least if isinstance(one, Quorum) else 1 for one in self.members)
         return sum(costs[: self.threshold])
 
+    @property
+    def movers(self) -> int:
+        """How many witnesses it takes at least to move its time outside the honest clocks.
+
+        Of k times the element floor(k/2) counts, so k - floor(k/2) that are too late move it there,
+        and one more than floor(k/2) that are too early. In groups of two or one a single one does.
+        """
+        costs = sorted(one.movers if isinstance(one, Quorum) else 1 for one in self.members)
+        return sum(costs[: self.threshold - self.threshold // 2])
+
     def is_met(self, names: Collection[str]) -> bool:
         """Whether the witnesses of these names are enough; unknown names do not count."""
         met = sum(

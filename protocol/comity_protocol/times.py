@@ -12,7 +12,7 @@ Rules:
 * [M-3] a duration is in time, late or undetermined;
 * [M-4] outages follow from sealed times alone, so that everyone finds the same;
 * [M-5] no party's own clock is counted; how far witnesses are apart is shown;
-* [M-6] with fewer than three witnesses, or where one alone is a quorum, nobody is ranked.
+* [M-6] with fewer than three witnesses, or where one alone can move the time, nobody is ranked.
 
 Example:
     >>> opened = bracket_of(seen_at=90, sealed_at=100)
@@ -174,9 +174,10 @@ def is_ranked(*, witnesses: int, least: int) -> bool:
 
     Args:
         witnesses: How many the genesis has.
-        least: How many of them it takes at least, as ``Quorum.least`` says.
+        least: How many of them it takes at least to move a time, as ``Quorum.movers`` says.
 
     Source: PROTOCOL [M-6]. Stops a single witness from deciding who is called slow.
     """
-    # SPEC [M-6]: with fewer than three witnesses, or where one alone is a quorum, nobody is ranked.
+    # SPEC [M-6]: with fewer than three witnesses, or where one alone can move the time, nobody is
+    # ranked.
     return witnesses >= RANKED_WITNESSES_MIN and least > 1

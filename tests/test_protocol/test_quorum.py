@@ -101,6 +101,34 @@ def test_the_least_that_it_takes_is_the_smallest_set_that_meets_it() -> None:
     assert Quorum(1, (STATES, witness_key(6))).least == 1
 
 
+FIVE: Final = tuple(witness_key(number) for number in (1, 2, 3, 4, 5))
+MOVED: Final = {
+    "1 of 3": (Quorum(1, FIVE[:3]), 1),
+    "2 of 3": (Quorum(2, FIVE[:3]), 1),
+    "3 of 3": (Quorum(3, FIVE[:3]), 2),
+    "3 of 5": (Quorum(3, FIVE), 2),
+    "5 of 5": (Quorum(5, FIVE), 3),
+    "two of three States and any neutral body": (NESTED, 1),
+}
+
+
+@pytest.mark.parametrize(("quorum", "movers"), MOVED.values(), ids=MOVED)
+def test_so_many_witnesses_move_a_time_and_no_fewer(quorum: Quorum, movers: int) -> None:
+    """[L-5] [M-6] Every set of liars, early or late, with every set of those who cosigned."""
+    names = [key.name for key in quorum.witnesses]
+    honest = {name: 100 + number for number, name in enumerate(names)}
+    moving = [
+        len(liars)
+        for signers in subsets(names)
+        if quorum.is_met(signers)
+        for liars in subsets(signers)
+        for lie in (0, 1_000)
+        if quorum.time_of({name: lie if name in liars else honest[name] for name in signers}) == lie
+    ]
+
+    assert min(moving) == movers == quorum.movers
+
+
 def test_those_who_did_not_answer_must_not_be_a_quorum() -> None:
     """[G-4] In a flat quorum of 2 of 3 it takes two answers; here which ones matters."""
     unanswered = {names for names in subsets(NAMES) if not NESTED.is_met(set(NAMES) - names)}

@@ -204,7 +204,7 @@ def test_how_far_witnesses_are_apart_is_shown() -> None:
     ("witnesses", "least", "expected"),
     [(1, 1, False), (2, 2, False), (3, 1, False), (3, 2, True), (7, 5, True)],
 )
-def test_few_witnesses_and_one_that_decides_alone_rank_nobody(
+def test_few_witnesses_and_one_that_moves_a_time_alone_rank_nobody(
     witnesses: int, least: int, *, expected: bool
 ) -> None:
     """[M-6]"""

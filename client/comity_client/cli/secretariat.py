@@ -51,7 +51,8 @@ def secretariat(shell: Shell, archive: Path | None) -> None:
         )
     elif not counted.is_ranked:
         shell.hint(
-            f"{counted.witnesses} witnesses are too few to rank anybody; the times are shown alone"
+            f"of {counted.witnesses} witnesses it takes {counted.least} to move a time, too few to"
+            " rank anybody by it; the times are shown alone"
         )
 
 
