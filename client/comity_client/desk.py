@@ -259,7 +259,8 @@ class Desk:
             LogForkError: The relay shows another past than before; the evidence is kept.
             VerificationError: Something that it serves does not hold.
         """
-        await self._sync.run()
+        # Every command begins here, and a relay that is being repaired refuses this as well.
+        await self._refilled(self._sync.run)
         return self._sync.newest
 
     async def flush(self) -> tuple[Status, ...]:

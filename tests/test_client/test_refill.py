@@ -7,7 +7,7 @@ import pytest
 from comity_client.cli.said import restored_lines
 from comity_client.envelopes import Stage
 from comity_client.refill import REPAIR_SECONDS_MAX, Refill, is_overdue
-from comity_client.relay_answers import Vacancies, parse_vacancies
+from comity_client.relay_answers import StatementPage, Vacancies, parse_vacancies
 from comity_client.transport import OfflineError, RelayRefusedError
 from comity_protocol.encoding import serialize
 from comity_protocol.errors import MalformedError
@@ -69,6 +69,25 @@ async def test_what_the_relay_lost_goes_out_again_before_anything_new(pair: Pair
     assert tried[1] == upload
     assert tried[0] == tried[2] != upload
     assert pair.alice.desk.status(new).stage is Stage.ACCEPTED
+
+
+async def test_a_synchronisation_fills_a_relay_that_refuses_even_statements(pair: Pair) -> None:
+    # [B-19] Every command synchronises first, and a restored relay serves no statements.
+    upload, tag = await sent(pair)
+    pair.alice.relay.posted.clear()
+    pair.alice.relay.instead_of_vacancies = lost(tag)
+    asked = []
+
+    def answer(page: StatementPage) -> StatementPage:
+        asked.append(page)
+        if ("envelope", upload) not in pair.alice.relay.posted:
+            raise repairing()
+        return page
+
+    pair.alice.relay.on_statements = answer
+    await pair.alice.desk.sync()
+    assert pair.alice.relay.posted == [("envelope", upload)]
+    assert len(asked) == 2
 
 
 async def test_a_relay_that_repairs_for_ever_is_asked_once_each_time(pair: Pair) -> None:
