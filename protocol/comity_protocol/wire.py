@@ -155,8 +155,8 @@ PROBLEMS: Final = MappingProxyType(
         "repairing": Problem(
             503,
             "the relay takes back what a restore of its database lost",
-            "send again what this device sent in the last 35 days, then the same again; nothing is"
-            " lost",
+            "synchronise now and again in some minutes, which sends again what this device sent in"
+            " the last 35 days; nothing is lost",
         ),
         "draining": Problem(
             503, "the relay is stopping", "send the same again in a few seconds; nothing is lost"

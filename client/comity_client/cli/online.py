@@ -13,6 +13,7 @@ from comity_client.cli.shell import NotFoundError, Shell
 from comity_client.desk import Desk
 from comity_client.drafts import DraftError
 from comity_client.envelopes import Stage, Status
+from comity_client.refill import REPAIRING
 from comity_client.transport import OfflineError, RelayRefusedError
 from comity_protocol.errors import MalformedError
 from comity_protocol.identifiers import DeskId, EnvelopeId, ExchangeId, short
@@ -181,9 +182,13 @@ async def _sync(shell: Shell, desk: Desk) -> bool:
         # Witnesses may answer where the relay does not.
         await desk.stamp()
         return False
-    except RelayRefusedError:
+    except RelayRefusedError as error:
         await desk.stamp()
-        raise
+        if error.code != REPAIRING:
+            raise
+        # What is written meanwhile is queued, as without a network.
+        shell.hint(f"queued: {error}")
+        return False
     return True
 
 
