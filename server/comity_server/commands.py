@@ -236,7 +236,7 @@ async def _show_repair(settings: Settings, *, is_finishing: bool) -> None:
             "had": repair.had,
             "size": repair.size,
             "vacancies": repair.open,
-            "until": repair.until,
+            "seconds_left": repair.seconds_left,
             "finishing": is_finishing or repair.is_placing,
         }
     )

@@ -24,6 +24,7 @@ Rules:
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import ClassVar, Final
 
 from comity_protocol.checkpoint import (
@@ -132,6 +133,8 @@ class Repairer:
         self._metrics: Final = metrics
         self._refilling: Final = Refilling(relay, key)
         self.state: Repair | None = None
+        self._left = 0.0
+        self._counted_at: float | None = None
         self._is_short = False
         self._may_promise = False
         relay.gate = self
@@ -240,14 +243,29 @@ class Repairer:
             self._open()
             return
         self._metrics.vacancies.set(self.state.open)
+        await self._count_down(self.state)
         if self._relay.is_holder and self._is_over(self.state):
             await self._finish()
 
+    async def _count_down(self, state: Repair) -> None:
+        """Count how long the members are still waited for, and remember it for another process.
+
+        A clock that jumps when a machine has just begun must not end a repair, so what is counted
+        are the seconds that a process ran.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._counted_at is None:
+            self._left = float(state.seconds_left)
+        else:
+            self._left -= now - self._counted_at
+        self._counted_at = now
+        await self._relay.store.wait_less(max(1, ceil(self._left)))
+
     def _is_over(self, state: Repair) -> bool:
-        if state.is_placing or state.until == 0 or state.open == 0:
+        if state.is_placing or state.seconds_left == 0 or state.open == 0:
             return True
         # Without a statement that the log has, no member could believe the directory any more.
-        return state.open_statement is None and self._relay.clock() >= state.until
+        return state.open_statement is None and self._left <= 0
 
     def _open(self) -> None:
         self.state = None
@@ -363,13 +381,13 @@ class Repairer:
 
     async def _append(self, had: int, entries: Sequence[bytes]) -> None:
         now = int(self._relay.clock())
-        until = now + int(self._settings.repair_seconds)
         for at in range(0, len(entries), REFILL_ENTRIES_MAX):
             await self._relay.store.refill(
                 entries[at : at + REFILL_ENTRIES_MAX],
                 expected_size=had + at,
                 at=now,
-                until=until,
+                # 0 is for those who end it by hand, also while a statement is missing.
+                seconds=max(1, int(self._settings.repair_seconds)),
             )
 
     async def _fetch(self, frontier: Frontier, heads: Sequence[Known]) -> list[bytes] | None:

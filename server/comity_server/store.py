@@ -723,7 +723,7 @@ class Store(Protocol):
         """The repair that is not finished; None when there is none."""
 
     async def refill(
-        self, leaves: Sequence[bytes], *, expected_size: int, at: int, until: int
+        self, leaves: Sequence[bytes], *, expected_size: int, at: int, seconds: int
     ) -> Head:
         """Append entries that the database lost, each with a vacancy, and begin a repair.
 
@@ -733,7 +733,7 @@ class Store(Protocol):
             leaves: Verified against a checkpoint; they continue the log at ``expected_size``.
             expected_size: Entries that the log has; when it has others, nothing is changed.
             at: When the repair begins, UTC seconds; a repair that is there keeps its own.
-            until: How long the members are waited for, likewise.
+            seconds: How long the members are waited for, likewise.
 
         Returns:
             Where the log stands.
@@ -778,6 +778,9 @@ class Store(Protocol):
         Raises:
             OnHoldError: It is an erasure, and one of the envelopes is on hold [H-4].
         """
+
+    async def wait_less(self, seconds: int) -> None:
+        """Let the members be waited for at most so long from now."""
 
     async def end_repair(self) -> bool:
         """Let nobody be waited for any more; give whether there is a repair."""

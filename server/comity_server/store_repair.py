@@ -110,10 +110,10 @@ class RepairingStore(ABC):
         return await self._ask(_read_repair)
 
     async def refill(
-        self, leaves: Sequence[bytes], *, expected_size: int, at: int, until: int
+        self, leaves: Sequence[bytes], *, expected_size: int, at: int, seconds: int
     ) -> Head:
         """See ``Store.refill``."""
-        return await self._change(lambda c: self._refill(c, leaves, expected_size, at, until))
+        return await self._change(lambda c: self._refill(c, leaves, expected_size, at, seconds))
 
     async def vacancies(self, tags: Sequence[bytes]) -> Mapping[bytes, Vacancy]:
         """See ``Store.vacancies``."""
@@ -132,9 +132,15 @@ class RepairingStore(ABC):
         found = await self._ask(lambda c: self._load(c, [_Entry(kind, key)]))
         return found.get(key)
 
+    async def wait_less(self, seconds: int) -> None:
+        """See ``Store.wait_less``."""
+        repair = tables.repair
+        query = update(repair).where(repair.c.seconds_left > seconds).values(seconds_left=seconds)
+        await self._change(lambda c: c.execute(query))
+
     async def end_repair(self) -> bool:
         """See ``Store.end_repair``."""
-        query = update(tables.repair).values(until=0)
+        query = update(tables.repair).values(seconds_left=0)
         return await self._change(lambda c: c.execute(query).rowcount == 1)
 
     async def place(self, limit: int) -> Placed:
@@ -161,7 +167,7 @@ class RepairingStore(ABC):
         leaves: Sequence[bytes],
         expected_size: int,
         at: int,
-        until: int,
+        seconds: int,
     ) -> Head:
         self._hold_directory(connection)
         head = lock_log(connection)
@@ -182,7 +188,7 @@ class RepairingStore(ABC):
         connection.execute(
             update(tables.head).values(size=new.size, root=new.root, frontier=new.frontier)
         )
-        _keep_repair(connection, head.size, new, at, until)
+        _keep_repair(connection, head.size, new, at, seconds)
         self._adopt(connection)
         return new
 
@@ -488,7 +494,7 @@ def _occupy(connection: Connection, vacancy: Vacancy, key: bytes) -> None:
     connection.execute(update(tables.vacancies).where(here).values(key=key))
 
 
-def _keep_repair(connection: Connection, had: int, new: Head, at: int, until: int) -> None:
+def _keep_repair(connection: Connection, had: int, new: Head, at: int, seconds: int) -> None:
     """Remember the repair; one that was begun already goes on with more entries."""
     known = update(tables.repair).values(size=new.size)
     if connection.execute(known).rowcount:
@@ -499,7 +505,7 @@ def _keep_repair(connection: Connection, had: int, new: Head, at: int, until: in
             had=had,
             size=new.size,
             began_at=at,
-            until=until,
+            seconds_left=seconds,
             is_placing=0,
         )
     )
@@ -521,7 +527,7 @@ def _read_repair(connection: Connection) -> Repair | None:
         had=row.had,
         size=row.size,
         began_at=row.began_at,
-        until=row.until,
+        seconds_left=row.seconds_left,
         is_placing=bool(row.is_placing),
         lost=row.lost,
         ended_at=row.ended_at,

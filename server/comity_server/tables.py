@@ -25,7 +25,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 """Counts up with every change below. A program refuses the tables of another version."""
 
 metadata: Final = MetaData()
@@ -411,7 +411,12 @@ repair: Final = Table(
     Column("had", BigInteger, nullable=False, comment="entries that the restored database had"),
     Column("size", BigInteger, nullable=False, comment="entries that it was given back"),
     Column("began_at", BigInteger, nullable=False, comment="shows an operator since when"),
-    Column("until", BigInteger, nullable=False, comment="how long members are waited for"),
+    Column(
+        "seconds_left",
+        BigInteger,
+        nullable=False,
+        comment="how long members are still waited for, whatever the clock says",
+    ),
     Column(
         "is_placing",
         SmallInteger,

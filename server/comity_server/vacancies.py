@@ -44,7 +44,7 @@ class Repair:
         had: Entries that the restored database had.
         size: Entries that it has since, all of which were signed before.
         began_at: When, UTC seconds.
-        until: When the members are not waited for any more, UTC seconds; 0 when ended by hand.
+        seconds_left: How long the members are still waited for; 0 when ended by hand, too.
         is_placing: Whether nothing is taken any more, because counters are being given.
         lost: Entries whose objects did not come back; None until that is known.
         ended_at: When that was known, UTC seconds; None before.
@@ -56,7 +56,7 @@ class Repair:
     had: int
     size: int
     began_at: int
-    until: int
+    seconds_left: int
     is_placing: bool
     lost: int | None
     ended_at: int | None

@@ -138,7 +138,7 @@ async def restored(store: Store, lost: Lost) -> Store:
 
 
 async def refill(store: Store, leaves: Sequence[bytes], expected_size: int = HAD) -> None:
-    await store.refill(leaves, expected_size=expected_size, at=NOW, until=NOW + 60)
+    await store.refill(leaves, expected_size=expected_size, at=NOW, seconds=60)
 
 
 async def fill(store: Store, row: Row) -> Row | None:
@@ -175,7 +175,7 @@ async def test_the_log_has_its_old_head_and_all_else_is_vacant(restored: Store, 
     assert await all_leaves(restored) == lost.leaves
     assert head.size == len(lost.leaves)
     assert repair is not None
-    assert (repair.had, repair.size, repair.until) == (HAD, len(lost.leaves), NOW + 60)
+    assert (repair.had, repair.size, repair.seconds_left) == (HAD, len(lost.leaves), 60)
     assert (repair.open, repair.open_statement) == (len(lost.missing), 5)
     missing = [(HAD + at, tag_of(leaf)) for at, leaf in enumerate(lost.leaves[HAD:])]
     assert await restored.missing(-1, 100) == missing
@@ -466,7 +466,7 @@ async def test_a_repair_is_ended_by_hand(restored: Store) -> None:
 
     repair = await restored.repair()
     assert repair is not None
-    assert repair.until == 0
+    assert repair.seconds_left == 0
 
 
 async def test_a_repair_that_is_not_settled_is_not_forgotten(restored: Store) -> None:

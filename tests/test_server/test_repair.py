@@ -28,6 +28,7 @@ from comity_protocol.receipts import Receipt, sign_receipt
 from comity_server import commands
 from comity_server.handlers import vacancies
 from comity_server.refilling import TAKING_OF_DESK_MAX
+from comity_server.repair import Repairer
 from comity_server.store import EnvelopeRow
 from support.liars import Liar, Lie, served
 from support.load import Ledger
@@ -597,7 +598,7 @@ async def test_what_did_not_come_back_in_time_is_counted_and_no_counter_given_tw
     story.restore()
     async with story.restored(repair_seconds=300) as running:
         await story.send_again(running, leave_out=[1, 4])
-        running.clock.ahead = 301
+        repairer_of(running)._left = 0
         await whole(running)
         places = await story.note_places_of(running, leave_out=[1, 4])
         (notice,) = await notices_of(running, story.sender)
@@ -611,6 +612,28 @@ async def test_what_did_not_come_back_in_time_is_counted_and_no_counter_given_tw
         assert places == {id_: story.places[id_] for id_ in places}
         assert len(places) == SENT_BEFORE + len(story.bodies) - 2
         assert counter > max(counters[1] for _, counters in story.places.values())
+
+
+def repairer_of(running: Relay) -> Repairer:
+    gate = running.context.relay.gate
+    assert isinstance(gate, Repairer)
+    return gate
+
+
+async def test_a_clock_that_jumps_does_not_end_a_repair(story: Story) -> None:
+    """[R-16] A machine that has just begun sets its clock; only seconds that ran are counted."""
+    story.restore()
+    async with story.restored(repair_seconds=300) as running:
+        running.clock.ahead = 86_400
+        await repairer_of(running)._step()
+        repairer_of(running)._left = 99.5
+        await repairer_of(running)._step()
+        assert repairer_of(running).is_repairing
+    async with story.restored(repair_seconds=300) as running:
+        running.clock.ahead = 86_400
+        await repairer_of(running)._step()
+        assert 0 < repairer_of(running)._left <= 100
+        assert repairer_of(running).is_repairing
 
 
 async def test_an_operator_ends_a_repair_by_hand(story: Story) -> None:

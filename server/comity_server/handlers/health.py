@@ -33,7 +33,7 @@ async def get_readyz(request: web.Request) -> web.Response:
                 "had": repair.had,
                 "size": repair.size,
                 "vacancies": repair.open,
-                "until": repair.until,
+                "seconds_left": repair.seconds_left,
             },
             retry_after=2,
         )
