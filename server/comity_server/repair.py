@@ -255,7 +255,7 @@ class Repairer:
         """
         now = asyncio.get_running_loop().time()
         if self._counted_at is None:
-            self._left = float(state.seconds_left)
+            self._left = min(self._settings.repair_seconds, state.seconds_left)
         else:
             self._left -= now - self._counted_at
         self._counted_at = now
@@ -265,7 +265,7 @@ class Repairer:
         if state.is_placing or state.seconds_left == 0 or state.open == 0:
             return True
         # Without a statement that the log has, no member could believe the directory any more.
-        return state.open_statement is None and self._left <= 0
+        return state.open_statement is None and self._left < 1
 
     def _open(self) -> None:
         self.state = None
