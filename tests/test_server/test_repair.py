@@ -529,13 +529,14 @@ async def test_entries_that_were_added_after_a_restore_are_not_repaired_over(
 
 
 async def test_during_a_repair_everything_else_is_told_to_wait(story: Story) -> None:
-    """[R-12]"""
+    """[R-12] [R-18] A desk does not get a wrap either: it may have erased it."""
     story.restore()
     async with story.restored() as running:
         new = running.seal_lead(story.sender, story.receiver.desk).upload.serialize()
         answers = [
             await running.as_device(story.sender, "POST", "/v1/envelopes", new),
             await running.as_device(story.sender, "GET", "/v1/mailbox"),
+            await running.as_device(story.sender, "GET", f"/v1/wraps/{story.sealed[0].id.hex()}"),
             await running.as_device(story.sender, "GET", "/v1/receipts"),
             await running.as_device(story.sender, "GET", "/v1/notices"),
             await running.as_device(story.sender, "GET", "/v1/statements"),
@@ -545,7 +546,7 @@ async def test_during_a_repair_everything_else_is_told_to_wait(story: Story) -> 
             await socket.put("send", 1, new)
             refused = await socket.get()
 
-        assert [(answer.status, answer.code) for answer in answers] == [(503, "repairing")] * 6
+        assert [(answer.status, answer.code) for answer in answers] == [(503, "repairing")] * 7
         assert {answer.headers["Retry-After"] for answer in answers} == {"2"}
         assert answers[-1].problem["vacancies"] == len(story.bodies)
         assert json.loads(refused[2])["code"] == "repairing"
