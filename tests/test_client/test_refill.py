@@ -153,6 +153,7 @@ async def test_a_restore_that_the_relay_states_is_answered_once(pair: Pair) -> N
     lines = restored_lines(pair.alice.desk.state)
     assert f"lost {size - 5} entries, and 1 were not brought back" in lines[0]
     assert "every device" in lines[1]
+    assert "offline during the repair" in lines[2]
 
 
 async def test_a_relay_that_asks_for_what_was_never_sent_gets_nothing(pair: Pair) -> None:

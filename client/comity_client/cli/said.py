@@ -96,4 +96,8 @@ def restored_lines(state: "State", since: int = 0) -> list[str]:
                 "  run `comity sync` on every device of your desk; what stays without a receipt,"
                 " send again or telephone"
             )
+            lines.append(
+                "  what is lost was sent from devices that were offline during the repair; who had"
+                " not fetched it yet does not get it, so ask desks that were closed then"
+            )
     return lines
