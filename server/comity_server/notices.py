@@ -160,7 +160,7 @@ class Notices:
 
     def _row(self, signed: Signed, notice: Notice, readers: tuple[bytes, ...]) -> NoticeRow:
         what = notice_hash(signed.payload)
-        at = int(self._relay.clock())
+        at = self._relay.promised_at()
         return NoticeRow(
             hash=what,
             payload=signed.payload,

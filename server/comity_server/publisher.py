@@ -117,6 +117,8 @@ class Publisher:
             newest = self._log.newest()
             self._metrics.checkpoint_size.set(newest.size)
             self._metrics.checkpoint_at.set(newest.at)
+            witnessed = verify_quorum(newest.note, self._key, self._quorum)
+            self._relay.hear_time(witnessed.earliest_time)
             observe.event("checkpoint-published", size=newest.size, hash=newest.note_hash.hex())
 
     async def _sign(self) -> tuple[int, bytes]:

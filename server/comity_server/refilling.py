@@ -255,7 +255,7 @@ class Refilling:
         return [Core.parse(row.core) for row in rows if row is not None]
 
     def _promise(self, what: bytes) -> tuple[Signed, int]:
-        at = int(self._relay.clock())
+        at = self._relay.promised_at()
         return sign_promise(self._key, Promise(what, at)), at
 
 

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Final, Protocol
 
 from comity_protocol.core import Core, Kind, core_hash
@@ -173,6 +173,7 @@ class Relay:
         self.is_holder = False
         self.gate: Gate | None = None
         self.size = 0
+        self._witnessed_from = 0.0
         self._key: Final = key
         self._settings: Final = settings
         self._metrics: Final = metrics
@@ -260,6 +261,22 @@ class Relay:
                 except DirectoryMovedError:
                     await self.members.refresh()
         raise Refused("busy", "other statements kept coming first", retry_after=1)
+
+    def hear_time(self, at: int) -> None:
+        """Take notice of the earliest cosignature of a checkpoint that was published just now.
+
+        Args:
+            at: Of a quorum's, so not after the clock of an honest witness; UTC seconds.
+        """
+        self._witnessed_from = max(self._witnessed_from, at - monotonic())
+
+    def promised_at(self) -> int:
+        """Give the time of a promise that is made now, UTC seconds.
+
+        It is this clock's, or the witnesses' where this clock is behind it: a promise that is dated
+        a minute too early would look broken in the next checkpoint (V-2), though it is kept.
+        """
+        return max(int(self.clock()), int(self._witnessed_from + monotonic()))
 
     # The tasks.
 
@@ -381,7 +398,7 @@ class Relay:
     async def _check(self, batch: Sequence[Entry], view: View) -> list[Entry]:
         """Check a batch against a view; refuse what does not hold, give what does."""
         loop = asyncio.get_running_loop()
-        at = int(self.clock())
+        at = self.promised_at()
         erasures = self.recent.erasures
         refusals = await loop.run_in_executor(
             self._checker, _check_batch, batch, view, self._key, at
@@ -595,7 +612,7 @@ class Relay:
             )
         # The real leaf index is not known yet; any above all statements proves the same.
         await asyncio.to_thread(view.directory.apply, signed, view.directory.index + 1)
-        at = int(self.clock())
+        at = self.promised_at()
         promise = sign_promise(self._key, Promise(signed.hash, at))
         row = statement_row(signed, desk, promise, at)
         # SPEC [R-1]: the relay acknowledges only after a durable commit.
