@@ -13,6 +13,7 @@ from comity_client.audit_archive import (
     DESK,
     GENESIS,
     Archive,
+    ArchiveError,
     Tile,
     tile_at,
 )
@@ -148,7 +149,7 @@ class ArchiveRelay(RelayClient):
     def _read(self, name: str, bytes_max: int) -> bytes:
         data = self._archive.read(name, bytes_max)
         if data is None:
-            raise OfflineError(f"the folder has no {name}; fetch it again with --desk")
+            raise ArchiveError(f"the folder has no {name}; fetch it again with --desk")
         return data
 
     def _note(self) -> bytes:

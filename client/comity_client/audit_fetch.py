@@ -196,7 +196,7 @@ async def pin_genesis(archive: Archive, source: Source, pinned: bytes | None) ->
         first = [one async for one in served_statements(source, 0, pages_max=1)][:1]
         data = first[0].serialize() if first else None
     if data is None:
-        raise ArchiveError(f"{source.url} has no genesis; fetch from the relay or another mirror")
+        raise SourceError(f"{source.url} has no genesis; fetch from the relay or a mirror")
     genesis = _verified_genesis(data, pinned)
     archive.put(GENESIS, data)
     return genesis

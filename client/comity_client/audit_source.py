@@ -41,6 +41,12 @@ class SourceError(VerificationError):
     remedy = "nothing of it was written; fetch from another source, and tell the operator"
 
 
+class SourceSilentError(OfflineError):
+    """A source does not answer."""
+
+    remedy = "what was fetched is kept; run the same again later, or take another source"
+
+
 class Source:
     """One server; use as ``async with Source(url) as source``."""
 
@@ -116,10 +122,10 @@ class Source:
                 if response.status in _NOT_FOUND:
                     return None
                 if response.status != _OK:
-                    raise OfflineError(f"{self.url} answered {response.status} for {path}")
+                    raise SourceSilentError(f"{self.url} answered {response.status} for {path}")
                 return await _read(response, bytes_max, path)
         except (ClientError, TimeoutError, OSError) as error:
-            raise OfflineError(
+            raise SourceSilentError(
                 f"{self.url} cannot be reached for {path}: {type(error).__name__}"
             ) from error
 
@@ -141,6 +147,6 @@ async def _read(response: "ClientResponse", bytes_max: int, path: str) -> bytes:
     async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > bytes_max:
-            raise OfflineError(f"answer for {path} is larger than {bytes_max:,} bytes")
+            raise SourceSilentError(f"answer for {path} is larger than {bytes_max:,} bytes")
         chunks.append(chunk)
     return b"".join(chunks)

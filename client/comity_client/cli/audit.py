@@ -34,12 +34,11 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
 
 @click.group(cls=Noun)
 def audit() -> None:
-    r"""Fetch a whole log, check it with the relay off, and watch it.
+    """Fetch a whole log, check it with the relay off, and watch it.
 
     Nothing of the relay or of a mirror is believed. The folder is plain C2SP tlog-tiles, so other
     people's tools read it too.
 
-    \b
     Exit codes: 0 nothing found, 7 not what it says, 8 copy damaged or incomplete,
     9 misconduct proven, 10 alarm.
     """
@@ -406,7 +405,9 @@ def _verdict(found: "list[Finding]") -> str:
     from comity_client.audit_findings import Grade
 
     wrong = sum(one.grade > Grade.NOTE for one in found)
-    return "nothing found" if not wrong else f"{wrong:,} findings; docs/AUDITING.md explains each"
+    if not wrong:
+        return "nothing found"
+    return f"{wrong:,} finding{'s' * (wrong > 1)}; docs/AUDITING.md explains each"
 
 
 def _exit(found: "list[Finding]") -> int:

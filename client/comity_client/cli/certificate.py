@@ -136,6 +136,11 @@ def _read(path: Path, pinned: bytes | None) -> "Checked":
     from comity_protocol.leaves import statement_hash
 
     data = read_file(path, _PAGE_BYTES_MAX)
+    if data.startswith(b"%PDF-"):
+        raise click.UsageError(
+            f"{path} is a paper: take the certificate out of it, as with"
+            f" `pdfdetach -saveall {path}`, and check that file"
+        )
     found = Certificate.parse(find_certificate(data) if data[:1] == b"<" else data)
     return check_certificate(found, pinned or statement_hash(found.genesis))
 

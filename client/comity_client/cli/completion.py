@@ -5,17 +5,16 @@ import click
 from comity_client.cli.shell import Shell, Verb
 
 
-@click.command(cls=Verb)
+@click.command(
+    cls=Verb,
+    epilog="\b\nbash   comity completion bash > ~/.local/share/bash-completion/completions/comity\n"
+    "zsh    comity completion zsh > ~/.zfunc/_comity\n"
+    "fish   comity completion fish > ~/.config/fish/completions/comity.fish",
+)
 @click.argument("name", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_obj
 def completion(shell: Shell, name: str) -> None:
-    r"""Print the completion script for SHELL.
-
-    \b
-    bash   comity completion bash > ~/.local/share/bash-completion/completions/comity
-    zsh    comity completion zsh > ~/.zfunc/_comity
-    fish   comity completion fish > ~/.config/fish/completions/comity.fish
-    """
+    """Print the completion script for SHELL."""
     from click.shell_completion import get_completion_class
 
     from comity_client.cli import comity

@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from comity_protocol.identifiers import EnvelopeId
 
 
+_REQUEST = """\b
+A file to start from; docs/CODES.md has the measures:
+{"reference": "XA-1", "language": "en", "basis": ["UNTOC18"], "offences": ["TIP"],
+ "urgency": "U0", "authority": "who conducts it", "proceeding": "its subject",
+ "facts": "a summary", "items": [{"measure": "M14", "wanted": "what exactly"}],
+ "persons": [{"role": "SUSPECT", "known": "what is known"}],
+ "purpose": "what for", "cases": 1, "victims": 0, "children": "UNKNOWN",
+ "handling": {"purpose": "THIS_INVESTIGATION", "evidence": "YES",
+              "onward": "AUTHORITY"}}
+"""
+
+
 @click.command(cls=Verb)
 @click.argument("to")
 @click.argument("text", required=False)
@@ -33,7 +45,7 @@ def lead(shell: Shell, /, to: str, text: str | None, draft: Path | None, **field
     return send(shell, seal)
 
 
-@click.command(cls=Verb)
+@click.command(cls=Verb, epilog=_REQUEST)
 @click.argument("to")
 @click.argument("draft", type=click.Path(path_type=Path, dir_okay=False))
 @click.pass_obj
