@@ -34,6 +34,12 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(1)
+    except importlib.import_module("sqlalchemy.exc").SQLAlchemyError as error:
+        sys.exit(
+            f"comity-relay: the database cannot be used: {getattr(error, 'orig', None) or error};"
+            " if a backup was put back, its -wal and -shm files must be gone too"
+            " (docs/OPERATIONS.md, section 6)"
+        )
     except OSError as error:
         sys.exit(f"comity-relay: {error.strerror or error}; check the address and the folder")
 

@@ -313,6 +313,16 @@ def test_a_failure_is_one_sentence_that_says_what_to_do(
     assert "No such option" in capsys.readouterr().err
 
 
+def test_a_database_that_is_none_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "relay.sqlite").write_bytes(b"not a database, " * 64)
+    monkeypatch.setattr(sys, "argv", ["comity-relay", "fsck", "--data", str(tmp_path)])
+
+    with pytest.raises(SystemExit, match="file is not a database; if a backup was put back"):
+        __main__.main()
+
+
 def test_without_its_extra_the_relay_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
