@@ -1,7 +1,7 @@
 """The relay's side of a signer that is a process of its own; ``signer_process`` is the other side.
 
 HTTP over a unix socket. The signer answers at once or refuses with a sentence; a relay that cannot
-reach it goes on accepting and publishes nothing.
+reach it any more goes on accepting and publishes nothing; one that never did promises nothing.
 """
 
 from pathlib import Path
