@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from comity_client.state import State
-from comity_protocol.core import core_hash
-from comity_protocol.encoding import Value, serialize
+from comity_protocol.core import Core, core_hash
+from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.envelope import Upload
-from comity_protocol.errors import ComityError
+from comity_protocol.errors import ComityError, VerificationError
+from comity_protocol.fields import Fields
 from comity_protocol.genesis import Genesis
-from comity_protocol.identifiers import EnvelopeId
+from comity_protocol.identifiers import ID_BYTES, EnvelopeId
+from comity_protocol.keys import FAST_SIGNATURE_BYTES
+from comity_protocol.limits import CORE_BYTES_MAX, WITNESSES_MAX
 from comity_protocol.receipts import Signed
 from comity_protocol.stamps import Stamp, StampRequest, open_stamp, stamped_at, verify_stamp
 
@@ -244,4 +247,38 @@ def write_stamps(stamped: Stamped, genesis: Genesis) -> bytes:
             "signature": stamped.signature,
             "stamps": stamps,
         }
+    )
+
+
+def read_stamps(data: bytes, genesis: Genesis) -> Stamped:
+    """Check a file of ``write_stamps`` as a third party.
+
+    That the device which the core names signed it is for the log's statements to show.
+
+    Raises:
+        MalformedError: It is no such file.
+        VerificationError: A stamp does not hold, or it is of another deployment.
+    """
+    names = {"v", "t", "deployment", "core", "signature", "stamps"}
+    fields = Fields.of(parse(data), "stamps", names)
+    fields.integer("v", low=1, high=1)
+    fields.text("t", choices=["stamps"])
+    if fields.bytes("deployment", length=ID_BYTES) != genesis.deployment:
+        raise VerificationError("stamps are of another deployment than the genesis")
+    core = fields.bytes("core", low=1, high=CORE_BYTES_MAX)
+    stamps = tuple(
+        Stamp.of(item, "stamps") for item in fields.array("stamps", low=1, high=WITNESSES_MAX)
+    )
+    keys = {key.name: key for key in genesis.quorum.witnesses}
+    for one in stamps:
+        if one.witness not in keys:
+            raise VerificationError(f"stamp is of {one.witness}, which the genesis does not name")
+        verify_stamp(one, genesis.deployment, core_hash(core), keys[one.witness])
+    return Stamped(
+        envelope=Core.parse(core).id,
+        core=core,
+        signature=fields.bytes("signature", length=FAST_SIGNATURE_BYTES),
+        stamps=stamps,
+        at=stamped_at(stamps, genesis.deployment, core_hash(core), genesis.quorum),
+        witnesses=len(keys),
     )

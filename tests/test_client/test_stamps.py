@@ -14,14 +14,15 @@ from comity_client.envelopes import Stage
 from comity_client.profile import write_profile
 from comity_client.relay_answers import NoticeItem
 from comity_client.secretariat import statistics
-from comity_client.stamps import STAMP_AFTER_SECONDS, write_stamps
+from comity_client.stamps import STAMP_AFTER_SECONDS, read_stamps, write_stamps
 from comity_client.transport import OfflineError, RelayRefusedError
 from comity_client.witness import Witness, serve_witness
 from comity_client.witness_stamps import Stamper
 from comity_client.witness_state import WitnessKey, WitnessState
 from comity_protocol.acts import Event
 from comity_protocol.core import core_hash
-from comity_protocol.encoding import parse
+from comity_protocol.encoding import parse, serialize
+from comity_protocol.errors import VerificationError
 from comity_protocol.identifiers import EnvelopeId
 from comity_protocol.leaves import notice_hash
 from comity_protocol.notices import Stamped
@@ -205,6 +206,17 @@ async def test_an_act_that_is_sealed_again_keeps_the_stamps_of_its_first_core(pa
     assert isinstance(file, dict)
     assert file["core"] == old.core
     assert dated(file, genesis.quorum, genesis.deployment) == old.at
+    assert read_stamps(serialize(file), genesis) == old
+    stamps = file["stamps"]
+    assert isinstance(stamps, list)
+    name, at, signature = stamps[0]
+    for wrong in (
+        {**file, "deployment": bytes(16)},
+        {**file, "stamps": [[name, at + 1, signature]]},
+        {**file, "stamps": [["stranger.example", at, signature]]},
+    ):
+        with pytest.raises(VerificationError):
+            read_stamps(serialize(wrong), genesis)
 
 
 async def test_a_relay_that_keeps_the_stamps_to_itself_is_noticed_by_the_sender(pair: Pair) -> None:

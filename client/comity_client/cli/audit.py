@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _FILE_BYTES_MAX = 4 * 1024 * 1024
 _PAUSE_SECONDS_MIN = 1
+_STAMPS = b"\xa6atfstamps"
+"""How a file of stamps begins in canonical CBOR."""
 
 _GENESIS = click.option(
     "--genesis",
@@ -278,7 +280,7 @@ def fsck(shell: Shell, folder: Path, repair: str | None) -> int:
 )
 @click.pass_obj
 def evidence(shell: Shell, file: Path, genesis: str | None, folder: Path | None) -> int:
-    """Check a file of evidence as a third party, and say what it proves."""
+    """Check a file of evidence, or of stamps, as a third party, and say what it proves."""
     from comity_client.audit_archive import Archive
     from comity_client.audit_tree import read_entries
     from comity_protocol.checkpoint import Checkpoint
@@ -286,6 +288,8 @@ def evidence(shell: Shell, file: Path, genesis: str | None, folder: Path | None)
     from comity_protocol.signed_note import parse_note
 
     data = read_file(file, _FILE_BYTES_MAX)
+    if data.startswith(_STAMPS):
+        return _give_stamps(shell, data, _genesis_of(genesis, folder))
     parsed = parse_evidence(data)
     entries: Iterable[bytes] = ()
     if isinstance(parsed, BrokenPromise):
@@ -295,6 +299,25 @@ def evidence(shell: Shell, file: Path, genesis: str | None, folder: Path | None)
     sentence = verify_evidence(data, _genesis_of(genesis, folder), entries)
     shell.give("audit-evidence", {"evidence": parsed.kind, "text": sentence}, [sentence, "proven"])
     return 0
+
+
+def _give_stamps(shell: Shell, data: bytes, genesis: "Genesis") -> int:
+    """Say what a file of `comity stamp --out` proves."""
+    from comity_client.cli.dates import stamped_document, stamped_lines
+    from comity_client.cli.exits import Exit
+    from comity_client.stamps import read_stamps
+
+    found = read_stamps(data, genesis)
+    shell.give(
+        "audit-stamps",
+        {"stamps": stamped_document([found])},
+        [
+            f"envelope  {found.envelope.hex()}",
+            *stamped_lines([found], found.envelope),
+            "proven" if found.at is not None else "not proven",
+        ],
+    )
+    return Exit.OK if found.at is not None else Exit.UNVERIFIED
 
 
 # --- What the commands share
