@@ -60,6 +60,7 @@ class Notices:
         self._accepting: Final = asyncio.Lock()
         # Tombstones whose copies may still be in the database, because a commit failed.
         self._is_unsettled = False
+        self._buried: tuple[Copy, ...] = ()
 
     async def accept(self, data: bytes, caller: Caller) -> Signed:
         """Check and commit a desk's notice; give the promise.
@@ -105,7 +106,9 @@ class Notices:
         """
         again = replace(row, envelope_ids=tuple(envelopes))
         async with self._accepting:
+            self._buried = ()
             await self._relay.store.carry_out(again, bury=self._bury)
+            self._settle()
 
     async def carry_out(self) -> int:
         """Erase whatever has a tombstone; give how many copies were still there.
@@ -142,6 +145,7 @@ class Notices:
         if self._is_unsettled:
             # A hold that came now would come after an erasure that is half done.
             await self.carry_out()
+        self._buried = ()
         row = self._row(signed, notice, readers)
         try:
             done = await self._relay.store.accept_notice(row, statements=ordinal, bury=self._bury)
@@ -152,7 +156,7 @@ class Notices:
             observe.alarm("tombstones-failed", error)
             raise Refused("busy", "erasures cannot be taken now", retry_after=60) from error
         # SPEC [R-1]: the relay acknowledges only after a durable commit.
-        self._is_unsettled = False
+        self._settle()
         self._metrics.accepted.labels("notice").inc()
         self._relay.publish(done)
         # SPEC [R-2]: a known id returns the original promise.
@@ -176,7 +180,19 @@ class Notices:
     def _bury(self, copies: Sequence[Copy]) -> None:
         """Write tombstones; called inside the transaction, maybe in another thread."""
         self._is_unsettled = True
+        self._buried = tuple(copies)
         self._tombstones.add(copies)
+
+    def _settle(self) -> None:
+        """Take notice that what was buried last is committed."""
+        self._is_unsettled = False
+        if self._buried:
+            try:
+                self._tombstones.settle(self._buried)
+            except TombstonesError as error:
+                # They are only looked at once more before they are carried out again.
+                observe.alarm("tombstones-failed", error)
+        self._buried = ()
 
 
 def _readers(notice: DeskNotice, cores: Sequence[Core]) -> tuple[bytes, ...]:

@@ -542,11 +542,13 @@ class Store(Protocol):
             OnHoldError: It is an erasure, and one of the envelopes is on hold [H-4].
         """
 
-    async def erase(self, copies: Sequence[Copy]) -> int:
+    async def erase(self, copies: Sequence[Copy], *, but_for_held: bool = False) -> int:
         """Take copies away, on hold or not; one that is gone or was never there does not matter.
 
         Args:
             copies: At most ``ERASED_COPIES_MAX``, erased once before and now found again.
+            but_for_held: Whether to pass over what is on hold [H-4], because it is not known
+                whether they were erased before.
 
         Returns:
             How many there were.

@@ -114,6 +114,16 @@ def is_held(connection: Connection, among: Among, ids: Sequence[bytes]) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
+def without_held(connection: Connection, among: Among, copies: Sequence[Copy]) -> list[Copy]:
+    """Give the copies of envelopes that no desk holds."""
+    ids = {copy.envelope for copy in copies}
+    found = connection.execute(
+        select(holds.c.envelope_id).where(among(holds.c.envelope_id, [*ids]))
+    )
+    held = {bytes(id_) for (id_,) in found}
+    return [copy for copy in copies if copy.envelope not in held]
+
+
 def hold(connection: Connection, ids: Sequence[bytes], desk: bytes) -> None:
     """Let nobody erase these envelopes until this desk releases them."""
     _run(connection, _HOLD, [{"envelope_id": id_, "desk": desk} for id_ in ids])

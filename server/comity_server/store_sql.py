@@ -205,9 +205,9 @@ class SqlStore(RepairingStore):
 
         await self._change(work)
 
-    async def erase(self, copies: Sequence[Copy]) -> int:
+    async def erase(self, copies: Sequence[Copy], *, but_for_held: bool = False) -> int:
         """See ``Store.erase``."""
-        return await self._change(lambda c: self._erase(c, copies))
+        return await self._change(lambda c: self._erase(c, copies, but_for_held=but_for_held))
 
     async def expire(self, desk: bytes, kind: int, *, below_index: int, limit: int) -> int:
         """See ``Store.expire``."""
@@ -402,9 +402,11 @@ class SqlStore(RepairingStore):
             case _:
                 pass
 
-    def _erase(self, connection: Connection, copies: Sequence[Copy]) -> int:
+    def _erase(self, connection: Connection, copies: Sequence[Copy], *, but_for_held: bool) -> int:
         self._hold_directory(connection)
         lock_log(connection)
+        if but_for_held:
+            copies = erasure.without_held(connection, self._among, copies)
         return erasure.erase(connection, self._among, copies)
 
     def _expire(

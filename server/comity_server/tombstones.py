@@ -1,12 +1,16 @@
 """Which copies desks had erased, kept apart from the database, so that a restore erases again.
 
 A file of its own, beside the signer's: whoever puts an older database back does not put back what
-was erased, because every start carries all tombstones out before anything is served. Rows are only
-ever added. Copies that only grew old need none: the retention job finds them again by their age.
+was erased, because every start carries all tombstones out before anything is served. Tombstones are
+only ever added. One is *unsettled* until its erasure is committed. A desk may have taken a hold
+since a commit that failed, through another process, so until then it is carried out only where
+there is none. Copies that only grew old need no tombstone: the retention job finds them again by
+their age.
 
 Rules:
 
 * [R-18] Erasures are carried out again after a restore.
+* [H-4] What is on hold is not erased by any desk: neither by an erasure that never was committed.
 """
 
 import sqlite3
@@ -46,11 +50,15 @@ class Tombstones:
                 "CREATE TABLE IF NOT EXISTS tombstones (envelope BLOB NOT NULL, desk BLOB NOT NULL,"
                 " PRIMARY KEY (envelope, desk)) STRICT, WITHOUT ROWID"
             )
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS unsettled (envelope BLOB NOT NULL, desk BLOB NOT NULL,"
+                " PRIMARY KEY (envelope, desk)) STRICT, WITHOUT ROWID"
+            )
         except (sqlite3.Error, OSError) as error:
             raise TombstonesError(f"file of tombstones {path} cannot be used: {error}") from error
 
     def add(self, copies: Sequence[Copy]) -> None:
-        """Add copies; they are on disk when this returns. One that is there already stays.
+        """Add copies, unsettled; they are on disk when this returns. One that is there stays.
 
         Raises:
             TombstonesError: They could not be written; none of them counts.
@@ -59,8 +67,37 @@ class Tombstones:
             with self._lock, self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany(
+                    "INSERT INTO unsettled SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM tombstones"
+                    " WHERE envelope = ?1 AND desk = ?2) ON CONFLICT DO NOTHING",
+                    copies,
+                )
+                self._connection.executemany(
                     "INSERT INTO tombstones VALUES (?, ?) ON CONFLICT DO NOTHING", copies
                 )
+        except sqlite3.Error as error:
+            raise TombstonesError(f"file of tombstones cannot be used: {error}") from error
+
+    def settle(self, copies: Sequence[Copy]) -> None:
+        """Take notice that the erasure of these copies was committed.
+
+        Raises:
+            TombstonesError: It could not be written; they stay unsettled.
+        """
+        try:
+            with self._lock, self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany(
+                    "DELETE FROM unsettled WHERE envelope = ? AND desk = ?", copies
+                )
+        except sqlite3.Error as error:
+            raise TombstonesError(f"file of tombstones cannot be used: {error}") from error
+
+    def unsettled(self) -> frozenset[Copy]:
+        """Give the copies whose erasure may never have been committed; they are few."""
+        try:
+            with self._lock:
+                found = self._connection.execute("SELECT envelope, desk FROM unsettled")
+                return frozenset(Copy(*row) for row in found)
         except sqlite3.Error as error:
             raise TombstonesError(f"file of tombstones cannot be used: {error}") from error
 
@@ -93,6 +130,7 @@ async def carry_out(tombstones: Tombstones, store: Store) -> int:
         TombstonesError: The file cannot be read.
         StoreError: The database failed; call it again.
     """
+    unsettled = tombstones.unsettled()
     last: Copy | None = None
     erased = 0
     for _ in range(ROUNDS_MAX):
@@ -100,6 +138,10 @@ async def carry_out(tombstones: Tombstones, store: Store) -> int:
         if not page:
             break
         # SPEC [R-18]: erasures are carried out again after a restore.
-        erased += await store.erase(page)
+        erased += await store.erase([copy for copy in page if copy not in unsettled])
+        # SPEC [H-4]: what is on hold is not erased by any desk.
+        unsure = [copy for copy in page if copy in unsettled]
+        if unsure:
+            erased += await store.erase(unsure, but_for_held=True)
         last = page[-1]
     return erased

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, closing
 from itertools import count
 from pathlib import Path
@@ -22,7 +23,7 @@ from comity_server.store import Copy, StoreUnavailableError
 from comity_server.tombstones import Tombstones, TombstonesError, carry_out
 from support.notices import device_of, erase, give, hold, release
 from support.relay import Clock, Relay, Stand, opened, relay, small_world, wait_until, witness
-from support.rows import ALPHA, BETA, accept, envelope
+from support.rows import ALPHA, BETA, accept, envelope, notice
 from support.world import Member, World, request
 
 DAY = 86_400
@@ -212,6 +213,36 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_an_erasure_whose_commit_failed_does_not_pass_a_hold_of_another_process(
+    tmp_path: Path,
+) -> None:
+    """[H-4] It is on the file of tombstones alone; then a desk takes a hold, and is promised it."""
+    copy = Copy(envelope(1).id, BETA)
+    async with opened(f"sqlite:///{tmp_path}/relay.sqlite") as store:
+        await accept(store, envelope(1))
+        with closing(Tombstones(tmp_path / "tombstones.sqlite")) as tombstones:
+
+            def bury(copies: Sequence[Copy]) -> None:
+                tombstones.add(copies)
+                raise TombstonesError("the process is gone")
+
+            with pytest.raises(TombstonesError):
+                await store.accept_notice(notice(1, "erase", envelope(1)), statements=0, bury=bury)
+            held = notice(2, "hold", envelope(1), desk=ALPHA)
+            await store.accept_notice(held, statements=0, bury=tombstones.add)
+        with closing(Tombstones(tmp_path / "tombstones.sqlite")) as tombstones:
+            while_held = await carry_out(tombstones, store)
+            released = notice(3, "release", envelope(1), desk=ALPHA)
+            await store.accept_notice(released, statements=0, bury=tombstones.add)
+            after = [await carry_out(tombstones, store) for _ in range(2)]
+            # Once it is committed it is carried out whatever came after it.
+            tombstones.settle([copy])
+            tombstones.add([copy])
+            settled = tombstones.unsettled()
+
+    assert (while_held, after, settled) == (0, [1, 0], frozenset())
 
 
 async def test_a_database_that_was_put_back_erases_again_before_it_serves(tmp_path: Path) -> None:
