@@ -18,6 +18,7 @@ What it says of an envelope, and what each stage means, is in ``envelopes.py``.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
@@ -52,6 +53,7 @@ from comity_client.ledger import (
 from comity_client.mail import Mail
 from comity_client.noticed import Kept, kept_notices
 from comity_client.notices import Notices
+from comity_client.numbers import Numbers
 from comity_client.opener import Content, Opener, Parts
 from comity_client.outbox import Outbox
 from comity_client.profile import KEYS_FILE, STATE_FILE, Profile, read_profile, write_profile
@@ -84,7 +86,7 @@ from comity_protocol.identifiers import (
 )
 from comity_protocol.keys import random_bytes
 from comity_protocol.merkle import SIZE_MAX
-from comity_protocol.notices import EraseBasis, HoldBasis, Restored
+from comity_protocol.notices import Author, EraseBasis, HoldBasis, Restored
 from comity_protocol.notices import Stamped as StampedNotice
 from comity_protocol.profiles import PROFILES
 
@@ -147,12 +149,14 @@ class Desk:
         self._promises: Final = Promises(
             state, self._sync, self._census, self._keeping, profile.deployment.id, now
         )
+        numbers = Numbers(state, self._sync, self._own, now)
         self._notices: Final = Notices(
             state=state,
             relay=self.relay,
             log=self.log,
             sync=self._sync,
             keeping=self._keeping,
+            numbers=numbers,
             keys=keys,
             own=self._own,
             now=now,
@@ -167,6 +171,7 @@ class Desk:
             log=self.log,
             sync=self._sync,
             keeping=self._keeping,
+            numbers=numbers,
             keys=keys,
             own=self._own,
             now=now,
@@ -554,12 +559,12 @@ class Desk:
 
     async def _state_stamps(self) -> None:
         """State what a quorum stamped in the log, once the relay has taken the act."""
-        for one in self._stamps.to_state(self.genesis):
-            notice = StampedNotice(
-                self._notices.author, one.envelope, core_hash(one.core), one.stamps
-            )
-            self._stamps.stated(one.core, self._notices.keep(notice))
         await self._notices.flush()
+        for one in self._stamps.to_state(self.genesis):
+            with self.state.transaction():
+                notice = self._notices.keep((one.envelope,), partial(_stamped, one))
+                self._stamps.stated(one.core, notice.what)
+            await self._notices.flush()
 
     def _fold(self) -> Fold:
         return fold(stored_steps(self.state, self.directory))
@@ -616,6 +621,10 @@ class Desk:
     def _settled(self) -> frozenset[int]:
         rows = self.state.connection.execute("SELECT counter FROM inbox WHERE is_settled = 1")
         return frozenset(row[0] for row in rows)
+
+
+def _stamped(one: Stamped, author: Author) -> StampedNotice:
+    return StampedNotice(author, one.envelope, core_hash(one.core), one.stamps)
 
 
 def token_maker(profile: Profile, keys: DeviceKeys) -> TokenMaker:

@@ -12,6 +12,7 @@ Rules:
 """
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Final
 
 from comity_client.noticed import fold_notices, kept_notices, read_erased
@@ -20,8 +21,7 @@ from comity_client.state import State
 from comity_client.threads import Threads
 from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import DeskId, EnvelopeId, ExchangeId, short
-from comity_protocol.limits import NOTICE_IDS_MAX
-from comity_protocol.notices import Erase, EraseBasis, Hold, HoldBasis, Release
+from comity_protocol.notices import Author, Erase, EraseBasis, Hold, HoldBasis, Release
 
 
 class HoldError(ComityError):
@@ -78,9 +78,8 @@ class Erasing:
         # SPEC [H-4]: what is on hold is not erased by any desk.
         self._require_free(envelopes)
         self._require_logged(exchange)
-        for start in range(0, len(envelopes), NOTICE_IDS_MAX):
-            part = envelopes[start : start + NOTICE_IDS_MAX]
-            notice = await self._notices.give(Erase(self._notices.author, part, basis))
+        for part in self._notices.parts(envelopes):
+            notice = await self._notices.give(part, partial(_erase, part, basis))
             self._wipe(part, basis.value, notice)
         with self._state.transaction() as connection:
             # What the relay refused was never sent, and lies here alone.
@@ -91,9 +90,8 @@ class Erasing:
     async def hold(self, exchange: ExchangeId, basis: HoldBasis) -> int:
         """State that nothing of an exchange may be erased; give how many envelopes."""
         envelopes = self._sealed(exchange)
-        for start in range(0, len(envelopes), NOTICE_IDS_MAX):
-            part = envelopes[start : start + NOTICE_IDS_MAX]
-            await self._notices.give(Hold(self._notices.author, part, basis))
+        for part in self._notices.parts(envelopes):
+            await self._notices.give(part, partial(_hold, part, basis))
         return len(envelopes)
 
     async def release(self, exchange: ExchangeId) -> int:
@@ -102,9 +100,8 @@ class Erasing:
         held = tuple(
             envelope for envelope in self._sealed(exchange) if self._own in ledger.held_by(envelope)
         )
-        for start in range(0, len(held), NOTICE_IDS_MAX):
-            part = held[start : start + NOTICE_IDS_MAX]
-            await self._notices.give(Release(self._notices.author, part))
+        for part in self._notices.parts(held):
+            await self._notices.give(part, partial(_release, part))
         return len(held)
 
     def carry_out(self, read_at: int, before: Collection[int]) -> int:
@@ -209,6 +206,18 @@ class Erasing:
             "SELECT hash FROM notices WHERE leaf_index = ?", (index,)
         ).fetchone()
         return bytes(row[0])
+
+
+def _erase(part: tuple[EnvelopeId, ...], basis: EraseBasis, author: Author) -> Erase:
+    return Erase(author, part, basis)
+
+
+def _hold(part: tuple[EnvelopeId, ...], basis: HoldBasis, author: Author) -> Hold:
+    return Hold(author, part, basis)
+
+
+def _release(part: tuple[EnvelopeId, ...], author: Author) -> Release:
+    return Release(author, part)
 
 
 def require_there(state: State, envelope: EnvelopeId) -> None:

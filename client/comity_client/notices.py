@@ -6,11 +6,13 @@ Rules:
   each envelope that this desk has are verified; the same a second time changes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from itertools import groupby
 from typing import Final
 
 from comity_client.keeping import Keeping, Kind, Posted
 from comity_client.keystore import DeviceKeys
+from comity_client.numbers import Heard, Numbers, readers_of
 from comity_client.relay_answers import NoticeItem
 from comity_client.state import Newest, State
 from comity_client.sync import Synchroniser
@@ -19,15 +21,18 @@ from comity_client.transport import OfflineError, RelayClient, RelayRefusedError
 from comity_protocol.checkpoint import note_hash
 from comity_protocol.core import Core
 from comity_protocol.encoding import Value
+from comity_protocol.envelope import Upload
 from comity_protocol.errors import ComityError, VerificationError
 from comity_protocol.identifiers import DeskId, EnvelopeId, short
 from comity_protocol.leaves import notice_hash, notice_leaf
+from comity_protocol.limits import NOTICE_IDS_MAX
 from comity_protocol.notices import (
     Author,
     DeskNotice,
     Notice,
     Restored,
     check_concerns,
+    parse_notice,
     sign_notice,
     verify_notice,
 )
@@ -47,6 +52,7 @@ class Notices:
         log: LogReader,
         sync: Synchroniser,
         keeping: Keeping,
+        numbers: Numbers,
         keys: DeviceKeys,
         own: DeskId,
         now: Callable[[], int],
@@ -57,44 +63,66 @@ class Notices:
         self._log: Final = log
         self._sync: Final = sync
         self._keeping: Final = keeping
+        self._numbers: Final = numbers
         self._keys: Final = keys
         self._own: Final = own
         self._now: Final = now
 
     # --- Given --------------------------------------------------------------------------------
 
-    @property
-    def author(self) -> Author:
-        """Who speaks when this device gives a notice."""
-        directory = self._sync.directory
-        return Author(
-            deployment=directory.genesis.deployment,
-            desk=self._own,
-            device=self._keys.device,
-            seq=directory.desk(self._own).seq,
-            seen=note_hash(self._sync.newest.note),
-        )
+    def parts(self, envelopes: Collection[EnvelopeId]) -> Iterator[tuple[EnvelopeId, ...]]:
+        """Split envelopes of one exchange into what one notice may name: one set of readers."""
+        found = sorted((self._readers((id_,)), id_) for id_ in envelopes)
+        for _, group in groupby(found, key=lambda one: one[0]):
+            ids = [id_ for _, id_ in group]
+            for start in range(0, len(ids), NOTICE_IDS_MAX):
+                yield tuple(ids[start : start + NOTICE_IDS_MAX])
 
-    async def give(self, notice: DeskNotice) -> bytes:
+    async def give(
+        self, envelopes: tuple[EnvelopeId, ...], make: Callable[[Author], DeskNotice]
+    ) -> bytes:
         """State a notice now; gives its hash once the relay has promised to log it.
 
-        Raises:
-            OfflineError: The relay does not answer.
-            RelayRefusedError: It does not take it.
-        """
-        signed = sign_notice(self._keys.fast, notice)
-        what = notice_hash(signed.payload)
-        posted = Posted(kind=Kind.NOTICE, tag=what, what=what, data=signed.serialize())
-        # One whose promise is lost on the way comes back with the others' notices.
-        self._promised(posted, await self._relay.post_notice(signed))
-        return what
+        Args:
+            envelopes: What it names, one of ``parts``.
+            make: Gives the notice of an author.
 
-    def keep(self, notice: DeskNotice) -> bytes:
-        """Keep a notice that ``flush`` states; gives its hash."""
-        signed = sign_notice(self._keys.fast, notice)
-        what = notice_hash(signed.payload)
-        self._keeping.add(Posted(kind=Kind.NOTICE, tag=what, what=what, data=signed.serialize()))
-        return what
+        Raises:
+            OfflineError: The relay does not answer. As it may have taken the notice all the same,
+                the next ``flush`` states it again, under the same number.
+            RelayRefusedError: It does not take it; it is as if it had never been said.
+        """
+        # One is stated after the other, so that a refusal leaves no number out.
+        await self.flush()
+        posted = self.keep(envelopes, make)
+        try:
+            answer = await self._relay.post_notice(Signed.parse(posted.data))
+        except RelayRefusedError:
+            self._take_back(posted)
+            raise
+        self._promised(posted, answer)
+        return posted.what
+
+    def keep(
+        self, envelopes: tuple[EnvelopeId, ...], make: Callable[[Author], DeskNotice]
+    ) -> Posted:
+        """Keep a notice that ``flush`` states; nothing else may be waiting then."""
+        directory = self._sync.directory
+        with self._state.transaction():
+            author = Author(
+                deployment=directory.genesis.deployment,
+                desk=self._own,
+                device=self._keys.device,
+                seq=directory.desk(self._own).seq,
+                seen=note_hash(self._sync.newest.note),
+                # SPEC [H-7]: numbered from 1 without a gap.
+                number=self._numbers.take(Kind.NOTICE, self._readers(envelopes)),
+            )
+            signed = sign_notice(self._keys.fast, make(author))
+            what = notice_hash(signed.payload)
+            posted = Posted(kind=Kind.NOTICE, tag=what, what=what, data=signed.serialize())
+            self._keeping.add(posted)
+        return posted
 
     async def flush(self) -> None:
         """State what is kept and was not promised yet; what is refused for good is dropped.
@@ -108,11 +136,25 @@ class Notices:
             except RelayRefusedError as error:
                 if error.retry_after is not None:
                     raise
-                self._keeping.drop(posted.tag)
+                self._take_back(posted)
                 text = f"relay refused a notice for good: {error.code}"
                 self._state.alarm("notice", text, [posted.data], self._now())
                 continue
             self._promised(posted, answer)
+
+    def _take_back(self, posted: Posted) -> None:
+        notice = parse_notice(Signed.parse(posted.data).payload)
+        with self._state.transaction():
+            self._keeping.drop(posted.tag)
+            if not isinstance(notice, Restored):
+                readers = self._readers(notice.envelopes)
+                self._numbers.take_back(Kind.NOTICE, readers, notice.author.number)
+
+    def _readers(self, envelopes: Collection[EnvelopeId], author: DeskId | None = None) -> bytes:
+        """Give who reads a notice about envelopes; nothing when none of them is known."""
+        cores = (self._core(envelope) or self._sent(envelope) for envelope in envelopes)
+        first = next((core for core in cores if core is not None), None)
+        return b"" if first is None else readers_of(first, author or self._own)
 
     def _promised(self, posted: Posted, answer: Signed) -> None:
         relay_key = self._sync.directory.genesis.relay_key
@@ -135,6 +177,7 @@ class Notices:
                 await self._take(item, newest)
                 self._state.set_mark("notices", item.leaf_index)
             if not covered or len(covered) < len(page):
+                await self._numbers.look(Kind.NOTICE, newest)
                 break
         self._look_for_withheld(newest)
 
@@ -185,6 +228,16 @@ class Notices:
                 ),
             )
             self._keeping.seen([hash_], newest.sealed_at)
+            if not isinstance(notice, Restored):
+                heard = Heard(
+                    kind=Kind.NOTICE,
+                    device=notice.author.device,
+                    readers=self._readers(notice.envelopes, notice.author.desk),
+                    number=notice.author.number,
+                    leaf_index=item.leaf_index,
+                    signed=item.signed,
+                )
+                self._numbers.hear(heard, newest)
 
     def _look_for_withheld(self, newest: Newest) -> None:
         """Look for own notices that the log has and that the relay does not hand out."""
@@ -204,3 +257,10 @@ class Notices:
             (envelope,),
         ).fetchone()
         return None if row is None else Core.parse(row[0])
+
+    def _sent(self, envelope: EnvelopeId) -> Core | None:
+        """Give the core of an own envelope that is not seen in the log yet."""
+        row = self._state.connection.execute(
+            "SELECT upload FROM outbox WHERE envelope = ? AND upload IS NOT NULL", (envelope,)
+        ).fetchone()
+        return None if row is None else Core.parse(Upload.parse(row[0]).core)

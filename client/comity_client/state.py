@@ -29,7 +29,7 @@ from comity_protocol.encoding import Value, serialize
 from comity_protocol.errors import ComityError
 from comity_protocol.identifiers import DeviceId
 
-VERSION: Final = 3
+VERSION: Final = 4
 LOCK_SECONDS_MAX: Final = 10
 ALARMS_MAX: Final = 1_000
 """Of one kind. One alarm convicts; more only show how far it went."""
@@ -91,6 +91,12 @@ CREATE TABLE erased (envelope BLOB PRIMARY KEY, exchange BLOB, basis TEXT NOT NU
     notice BLOB NOT NULL, erased_at INTEGER NOT NULL) STRICT;
 CREATE TABLE stored (envelope BLOB NOT NULL, desk BLOB NOT NULL, leaf_index INTEGER NOT NULL,
     payload BLOB NOT NULL, signature BLOB NOT NULL, PRIMARY KEY (envelope, desk)) STRICT;
+CREATE TABLE given (kind TEXT NOT NULL, readers BLOB NOT NULL, number INTEGER NOT NULL,
+    PRIMARY KEY (kind, readers)) STRICT;
+CREATE TABLE numbered (kind TEXT NOT NULL, device BLOB NOT NULL, readers BLOB NOT NULL,
+    number INTEGER NOT NULL, leaf_index INTEGER NOT NULL, payload BLOB NOT NULL,
+    signature BLOB NOT NULL, sealed_at INTEGER NOT NULL,
+    PRIMARY KEY (kind, device, readers, number)) STRICT;
 """
 
 

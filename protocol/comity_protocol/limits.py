@@ -57,6 +57,9 @@ CHAIN_STATEMENTS_MAX: Final = 30_000
 SEQ_MAX: Final = 1 << 32
 EPOCH_NUMBER_MAX: Final = 1 << 32
 
+# Number of a receipt or a notice among those of its device to the same readers.
+NUMBER_MAX: Final = 1 << 32
+
 # Desks that a policy names as auditors, for each key kind.
 AUDITORS_MAX: Final = 4
 

@@ -15,6 +15,7 @@ Rules:
   by the relay key.
 * [H-2] Stamps of a notice are by witnesses of the genesis over the core hash of that envelope,
   sent by the notice's desk.
+* [H-7] A device numbers its notices to the same readers from 1 without a gap.
 """
 
 from collections.abc import Mapping
@@ -48,6 +49,7 @@ from comity_protocol.keys import Context, FastKey, verify_fast
 from comity_protocol.limits import (
     NOTICE_BYTES_MAX,
     NOTICE_IDS_MAX,
+    NUMBER_MAX,
     SEQ_MAX,
     WITNESSES_MAX,
 )
@@ -82,6 +84,7 @@ class Author:
     Attributes:
         seq: Position of the newest statement of the desk that the device knew.
         seen: Hash of the newest cosigned checkpoint that the device had verified.
+        number: The how-manieth notice of the device to the same readers, from 1.
     """
 
     deployment: DeploymentId
@@ -89,6 +92,7 @@ class Author:
     device: DeviceId
     seq: int
     seen: bytes
+    number: int = 1
 
     def to_value(self) -> dict[str, Value]:
         """Give the fields that every desk's notice begins with."""
@@ -98,6 +102,7 @@ class Author:
             "dev": self.device,
             "seq": self.seq,
             "seen": self.seen,
+            "n": self.number,
         }
 
 
@@ -226,7 +231,7 @@ class Restored:
 DeskNotice = Stamped | Erase | Hold | Release
 Notice = DeskNotice | Restored
 
-_AUTHOR: Final = frozenset({"v", "t", "deployment", "desk", "dev", "seq", "seen"})
+_AUTHOR: Final = frozenset({"v", "t", "deployment", "desk", "dev", "seq", "seen", "n"})
 _FIELDS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         Stamped.kind: _AUTHOR | {"envelope", "core", "stamps"},
@@ -262,6 +267,8 @@ def parse_notice(payload: bytes) -> Notice:
         device=DeviceId(fields.bytes("dev", length=ID_BYTES)),
         seq=fields.integer("seq", high=SEQ_MAX),
         seen=fields.bytes("seen", length=HASH_BYTES),
+        # SPEC [H-7]: notices to the same readers are numbered from 1.
+        number=fields.integer("n", low=1, high=NUMBER_MAX),
     )
     match kind:
         case Stamped.kind:

@@ -7,6 +7,7 @@ within this many seconds*; a relay that breaks it has signed the proof.
 Rules:
 
 * [Q-1] A receipt is by a device that is active in an addressed desk; nobody else's counts.
+* [Q-4] A device numbers its receipts to the same readers from 1 without a gap.
 * [Q-3] A receipt confirms an envelope only with the hash of its core; an id alone confirms nothing.
 * [Q-2] A promise is by the relay key of the genesis and names the hash of what was accepted.
 """
@@ -22,6 +23,7 @@ from comity_protocol.fields import Fields, array_of, bytes_of
 from comity_protocol.identifiers import ID_BYTES, DeskId, DeviceId, EnvelopeId, short
 from comity_protocol.keys import FAST_SIGNATURE_BYTES, Context, FastKey, verify_fast
 from comity_protocol.limits import (
+    NUMBER_MAX,
     PROMISE_AT_MAX,
     PROMISE_BYTES_MAX,
     PROMISE_WITHIN_SECONDS,
@@ -43,6 +45,7 @@ class Receipt:
         held: (envelope id, core hash), ascending by id; all sent by one desk. The hash keeps a
             relay from showing a receipt for another envelope of the same id.
         seen: Hash of the newest cosigned checkpoint that the device had verified.
+        number: The how-manieth receipt of the device to the same readers, from 1.
     """
 
     desk: DeskId
@@ -50,6 +53,7 @@ class Receipt:
     seq: int
     held: tuple[tuple[EnvelopeId, bytes], ...]
     seen: bytes
+    number: int = 1
 
     @property
     def envelopes(self) -> tuple[EnvelopeId, ...]:
@@ -67,6 +71,7 @@ class Receipt:
                 "seq": self.seq,
                 "held": [[id_, core] for id_, core in self.held],
                 "seen": self.seen,
+                "n": self.number,
             }
         )
 
@@ -77,7 +82,7 @@ class Receipt:
             raise MalformedError(
                 f"receipt is {len(payload):,} bytes, expected at most {RECEIPT_BYTES_MAX:,}"
             )
-        names = {"v", "t", "desk", "dev", "seq", "held", "seen"}
+        names = {"v", "t", "desk", "dev", "seq", "held", "seen", "n"}
         fields = Fields.of(parse(payload), "receipt", names)
         fields.integer("v", low=1, high=1)
         fields.text("t", choices=["receipt"])
@@ -99,6 +104,8 @@ class Receipt:
             seq=fields.integer("seq", high=SEQ_MAX),
             held=held,
             seen=fields.bytes("seen", length=HASH_BYTES),
+            # SPEC [Q-4]: receipts to the same readers are numbered from 1.
+            number=fields.integer("n", low=1, high=NUMBER_MAX),
         )
 
 

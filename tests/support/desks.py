@@ -114,6 +114,7 @@ class Meddler(RelayClient):
         self.on_post: Callable[[bytes], Signed | None] = lambda _: None
         self.after_post: Callable[[Signed], Signed] = _as_is
         self.on_notices: Callable[[list[NoticeItem]], list[NoticeItem]] = _as_is
+        self.on_post_receipt: Callable[[Signed], Signed | None] = lambda _: None
         self.on_post_notice: Callable[[Signed], Signed | None] = lambda _: None
         self.instead_of_vacancies: Callable[[int], Vacancies] | None = None
         self.posted: list[tuple[str, bytes]] = []
@@ -150,8 +151,9 @@ class Meddler(RelayClient):
         return answer or self.after_post(await super().post_envelope(upload))
 
     async def post_receipt(self, signed: Signed) -> Signed:
+        answer = self.on_post_receipt(signed)
         self.posted.append(("receipt", signed.serialize()))
-        return await super().post_receipt(signed)
+        return answer or await super().post_receipt(signed)
 
     async def post_notice(self, signed: Signed) -> Signed:
         self.posted.append(("notice", signed.serialize()))

@@ -59,7 +59,7 @@ GENESIS: Final = Genesis(
 CORE: Final = fixed("core", 32)
 ENVELOPE: Final = EnvelopeId(fixed("envelope", 16))
 AUTHOR: Final = Author(
-    GENESIS.deployment, HOME, DeviceId(key_id(FULL.public)), 4, fixed("seen", 32)
+    GENESIS.deployment, HOME, DeviceId(key_id(FULL.public)), 4, fixed("seen", 32), 3
 )
 
 
@@ -116,6 +116,7 @@ def make_notices() -> None:
     rows: list[Value] = [[one.witness, one.at, one.signature] for one in (stamps[0], stamps[0])]
     for name, about, data in (
         ("notice-order", "envelopes descending", altered(hold, envelopes=[ENVELOPE, bytes(16)])),
+        ("notice-number-zero", "numbers begin at 1", altered(hold, n=0)),
         ("notice-basis", "a hold for a reason to erase", altered(hold, basis="MISTAKE")),
         (
             "notice-witness-twice",

@@ -275,12 +275,16 @@ def make_openings(sealed: Sealed, core: Core) -> None:
 def make_receipts() -> None:
     """Receipts, promises, leaves and padding."""
     held = ((EnvelopeId(bytes(16)), fixed("core", 32)),)
-    receipt = Receipt(AWAY, DeviceId(key_id(FULL.public)), 4, held, fixed("seen", 32))
+    receipt = Receipt(AWAY, DeviceId(key_id(FULL.public)), 4, held, fixed("seen", 32), 7)
     signed = sign_receipt(FAST, receipt)
     write("receipt", "parse receipt", "Q-1", "accepted", "one id", bytes=b64(signed.payload))
     pair = [bytes(16), fixed("core", 32)]
     twice = altered(signed.payload, held=[pair, pair])
     write("receipt-twice", "parse receipt", "Q-1", "malformed", "one id twice", bytes=b64(twice))
+    write(
+        "receipt-number-zero", "parse receipt", "Q-4", "malformed", "numbers begin at 1",
+        bytes=b64(altered(signed.payload, n=0)),
+    )  # fmt: skip
     for name, context, outcome in (
         ("receipt-signature", Context.RECEIPT, "accepted"),
         ("receipt-signature-other-kind", Context.ENVELOPE, "verification-failed"),

@@ -254,8 +254,8 @@ async def _fill(stage: _Stage) -> None:
     await stage.tick()
     some = chain.from_iterable(combinations(sealed, count) for count in range(1, 9))
     seq, seen = world.directory.desk(dave.desk).seq, await running.seal()
-    for held in islice(some, FILLING):
-        receipt = Receipt(dave.desk, dave.id, seq, held_of(*held), seen)
+    for number, held in enumerate(islice(some, FILLING), start=1):
+        receipt = Receipt(dave.desk, dave.id, seq, held_of(*held), seen, number)
         await stage.post("/v1/receipts", sign_receipt(dave.fast, receipt).serialize(), dave)
     await stage.tick()
 

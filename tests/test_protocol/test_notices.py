@@ -13,6 +13,7 @@ from comity_protocol.limits import (
     NAME_BYTES_MAX,
     NOTICE_BYTES_MAX,
     NOTICE_IDS_MAX,
+    NUMBER_MAX,
     SEQ_MAX,
     WITNESSES_MAX,
 )
@@ -277,6 +278,8 @@ def _payload(notice: Notice, **changes: Value) -> bytes:
             "hold notice, envelopes has 129 items, expected 1 to 128",
         ),
         ({"seq": SEQ_MAX + 1}, "hold notice, seq is 4294967297, expected 0 to 4294967296"),
+        ({"n": 0}, "hold notice, n is 0, expected 1 to 4294967296"),
+        ({"n": NUMBER_MAX + 1}, "hold notice, n is 4294967297, expected 1 to 4294967296"),
         ({"seen": bytes(31)}, "hold notice, seen has 31 bytes, expected 32"),
         ({"note": "the minister asked"}, "hold notice has the unknown field 'note'"),
     ],
@@ -284,7 +287,7 @@ def _payload(notice: Notice, **changes: Value) -> bytes:
 def test_a_notice_out_of_form_is_malformed(
     scene: Scene, changes: dict[str, Value], message: str
 ) -> None:
-    """[C-5] [C-6] A notice has no room for text."""
+    """[C-5] [C-6] [H-7] A notice has no room for text."""
     payload = _payload(scene.hold(scene.member(scene.home)), **changes)
 
     with pytest.raises(MalformedError, match=message):
@@ -338,7 +341,7 @@ def test_a_restore_out_of_form_is_malformed(
 
 def test_the_longest_notices_fit_their_bound(scene: Scene) -> None:
     """[E-9]"""
-    author = replace(scene.author(scene.member(scene.home)), seq=SEQ_MAX)
+    author = replace(scene.author(scene.member(scene.home)), seq=SEQ_MAX, number=NUMBER_MAX)
     names = [f"{number:0{NAME_BYTES_MAX}}" for number in range(WITNESSES_MAX)]
     stamps = tuple(Stamp(name, 253_402_300_799, bytes(64)) for name in names)
     stamped = Stamped(author, EnvelopeId(bytes(16)), bytes(32), stamps)

@@ -187,6 +187,8 @@ def _receipt_map(world: World, desk: DeskId, **changes: Value) -> bytes:
     [
         ({"v": 2}, "receipt, v is 2, expected 1 to 1"),
         ({"t": "env"}, "receipt, t is not one of receipt"),
+        ({"n": 0}, "receipt, n is 0, expected 1 to 4294967296"),
+        ({"n": NUMBER_MAX + 1}, "receipt, n is 4294967297, expected 1 to 4294967296"),
         ({"held": []}, "receipt, held has 0 items, expected 1 to 128"),
         (
             {"held": [[b"\x02" * 16, bytes(32)], [b"\x01" * 16, bytes(32)]]},
@@ -202,7 +204,7 @@ def _receipt_map(world: World, desk: DeskId, **changes: Value) -> bytes:
 def test_a_receipt_out_of_form_is_malformed(
     world: World, desk: DeskId, changes: dict[str, Value], message: str
 ) -> None:
-    """[C-5] A receipt has no room for text."""
+    """[C-5] [Q-4] A receipt has no room for text."""
     with pytest.raises(MalformedError, match=message):
         Receipt.parse(_receipt_map(world, desk, **changes))
 
@@ -210,7 +212,7 @@ def test_a_receipt_out_of_form_is_malformed(
 def test_the_longest_receipt_fits_its_bound(world: World, desk: DeskId) -> None:
     """[E-9]"""
     held = [(number.to_bytes(16, "big"), bytes(32)) for number in range(RECEIPT_IDS_MAX)]
-    receipt = replace(_receipt(world.active(desk)[0], *held), seq=30_000)
+    receipt = replace(_receipt(world.active(desk)[0], *held), seq=30_000, number=NUMBER_MAX)
 
     assert Receipt.parse(receipt.serialize()) == receipt
 

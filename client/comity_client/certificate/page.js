@@ -504,7 +504,7 @@ function deviceOf(known, device, desk, before) {
 }
 
 function parseReceipt(payload) {
-  const names = ["v", "t", "desk", "dev", "seq", "held", "seen"];
+  const names = ["v", "t", "desk", "dev", "seq", "held", "seen", "n"];
   const map = typed(fieldsOf(payload, "receipt", names), "receipt", "receipt");
   return { desk: map.get("desk"), device: map.get("dev"), held: listOf(map.get("held"), "held") };
 }
