@@ -27,6 +27,8 @@ SPREAD = (
     "envelopes.counters, first row: last byte cut off",
     "statements.signatures, last row: last byte cut off",
     "first row of receipts deleted",
+    "first row of receipt_readers deleted",
+    "all of notice_readers deleted",
     "last row of statements copied",
     "all of epoch_boxes deleted",
     "entry 100 altered, tree recomputed and signed",
@@ -74,7 +76,7 @@ def test_nobody_is_alarmed_by_what_was_not_altered(bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", SPREAD)
 def test_an_attack_is_noticed(bench: Bench, name: str) -> None:
-    """[G-1] [G-3] [G-4] [B-1] [B-2] [B-6] [B-13] [B-17] [L-7] [V-3] [W-2] [H-5]"""
+    """[G-1] [G-3] [G-4] [B-1] [B-2] [B-6] [B-13] [B-17] [L-7] [V-3] [W-2] [H-5] [B-20]"""
     assert bench.run(ATTACKS[name]).outcome == "noticed"
 
 

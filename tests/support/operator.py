@@ -245,17 +245,18 @@ Nobody is given these values, and nothing that anybody is given follows from the
 
 _UNNOTICED: Final = """## Unnoticed
 
-Known gaps: something true is kept back from a device that did not have it yet, and no program
-alarms. Nothing false is believed, and whoever has what was kept back can prove it."""
+Known gaps: something true is kept back from a device that did not have it yet, or told to who need
+not know it, and no program alarms. Nothing false is believed, and whoever has what was kept back
+can prove it. Receipts and notices are numbered, so what is kept back shows at the next one by the
+same device to the same readers; what is left is the tail, after which nothing more is handed out."""
 
-_RECEIPT: Final = (
-    "a receipt is kept back from a device that did not have it yet; the device then says less of"
-    " an act (sealed, not stored) and nothing false, and an auditor dates the delivery later, which"
-    " the desk that gave the receipt refutes with the receipt and its place in the log"
-)
 _NOTICE: Final = (
-    "a notice is kept back from a device that did not have it yet; whoever stated it proves it with"
-    " the notice and its place in the log, and nothing that it forbids becomes possible for others"
+    "the newest notices are kept back, so no later number shows it; whoever stated them proves it"
+    " with the notice and its place in the log, and nothing that they forbid becomes possible"
+)
+_TOLD: Final = (
+    "a notice is given to every member; those whom it does not concern learn that it was given and"
+    " for which ids, as they may from an operator at any time, and nobody believes anything else"
 )
 
 _DATED: Final = (
@@ -325,7 +326,7 @@ def why(result: Result) -> str:
     """Say why nobody notices an attack."""
     name = result.attack.name
     if result.outcome == "unnoticed":
-        gaps = {"receipt": _RECEIPT, "notice": _NOTICE, "checkpoint": _DATED}
+        gaps = {"emptied": _TOLD, "notice": _NOTICE, "checkpoint": _DATED}
         return next((text for what, text in gaps.items() if what in name), "")
     found = [text for what, text in _WHY.items() if name.startswith(what)]
     return found[-1] if found else ""

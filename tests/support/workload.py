@@ -9,6 +9,7 @@ refuses in between; an audit wrap of garbage; and an answer that the relay refus
 the witnesses stamp meanwhile.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -77,6 +78,7 @@ class Script:
     Attributes:
         garbage: Ids of acts whose audit wrap is noise, with the party of the sender.
         stories: Number of exchanges of each story.
+        said: How many receipts and notices each device has given to the same readers.
     """
 
     world: World
@@ -85,6 +87,7 @@ class Script:
     deeds: list[Deed] = field(default_factory=list)
     garbage: dict[EnvelopeId, str] = field(default_factory=dict)
     stories: list[int] = field(default_factory=lambda: [0] * 8)
+    said: Counter[tuple[str, DeskId, DeskId]] = field(default_factory=Counter)
 
     @property
     def officer(self) -> Member:
@@ -205,7 +208,9 @@ async def _do(
     if deed.act is None:
         held = held_of(sealed[deed.envelope])
         seq = script.world.directory.desk(deed.by).seq
-        signed = sign_receipt(member.fast, Receipt(deed.by, member.id, seq, held, seen))
+        script.said["receipt", deed.by, deed.to] += 1
+        number = script.said["receipt", deed.by, deed.to]
+        signed = sign_receipt(member.fast, Receipt(deed.by, member.id, seq, held, seen, number))
         answer = await relay.as_device(member, "POST", "/v1/receipts", signed.serialize())
         assert answer.status == 200, answer.body
         return
@@ -224,11 +229,14 @@ async def _do(
     answer = await relay.post(member, one)
     assert answer.status == 200, answer.body
     if deed.stamped_tick is not None:
-        await _state_stamps(script, relay, member, one, START + deed.stamped_tick * TICK_SECONDS)
+        script.said["notice", deed.by, deed.to] += 1
+        number = script.said["notice", deed.by, deed.to]
+        at = START + deed.stamped_tick * TICK_SECONDS
+        await _state_stamps(script, relay, member, one, at, number)
 
 
 async def _state_stamps(
-    script: Script, relay: Relay, member: Member, sealed: Sealed, at: int
+    script: Script, relay: Relay, member: Member, sealed: Sealed, at: int, number: int
 ) -> None:
     await relay.seal()
     world, what = script.world, core_hash(sealed.upload.core)
@@ -239,7 +247,7 @@ async def _state_stamps(
     )
     seq = world.directory.desk(member.desk).seq
     seen = relay.context.log.newest().note_hash
-    author = Author(deployment, member.desk, member.id, seq, seen)
+    author = Author(deployment, member.desk, member.id, seq, seen, number)
     signed = sign_notice(member.fast, Stamped(author, sealed.id, what, stamps))
     answer = await relay.as_device(member, "POST", "/v1/notices", signed.serialize())
     assert answer.status == 200, answer.body

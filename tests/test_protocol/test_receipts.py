@@ -10,7 +10,12 @@ from comity_protocol.encoding import Value, parse, serialize
 from comity_protocol.errors import MalformedError, VerificationError
 from comity_protocol.identifiers import DeskId, DeviceId, EnvelopeId
 from comity_protocol.keys import Context, FastKey, random_bytes
-from comity_protocol.limits import PROMISE_WITHIN_SECONDS, RECEIPT_BYTES_MAX, RECEIPT_IDS_MAX
+from comity_protocol.limits import (
+    NUMBER_MAX,
+    PROMISE_WITHIN_SECONDS,
+    RECEIPT_BYTES_MAX,
+    RECEIPT_IDS_MAX,
+)
 from comity_protocol.merkle import SIZE_MAX
 from comity_protocol.receipts import (
     Promise,
