@@ -248,7 +248,7 @@ _UNNOTICED: Final = """## Unnoticed
 Known gaps: something true is kept back from a device that did not have it yet, or told to who need
 not know it, and no program alarms. Nothing false is believed, and whoever has what was kept back
 can prove it. Receipts and notices are numbered, so what is kept back shows at the next one by the
-same device to the same readers; what is left is the tail, after which nothing more is handed out."""
+same device to the same readers; what is left is the tail, after which nothing is handed out."""
 
 _NOTICE: Final = (
     "the newest notices are kept back, so no later number shows it; whoever stated them proves it"

@@ -402,14 +402,9 @@ async def _across(run: Run) -> Noticed | None:
     stage = alice.status(sent[0]).stage
     if stage is not Stage.STORED:
         return Noticed(By.DESK, When.MESSAGE, f"act is {stage.value}, expected stored")
-    for desk, steps in (
-        (alice, (wait, write, alice.flush, run.seal, alice.fetch)),
-        (bob, (bob.fetch, run.seal)),
-    ):
-        noticed = await _try(By.DESK, When.MESSAGE, desk, *steps)
-        if noticed:
-            return noticed
-    return None
+    later = (wait, write, alice.flush, run.seal, alice.fetch)
+    noticed = await _try(By.DESK, When.MESSAGE, alice, *later)
+    return noticed or await _try(By.DESK, When.MESSAGE, bob, bob.fetch, run.seal)
 
 
 async def _again(run: Run) -> Noticed | None:
