@@ -253,7 +253,7 @@ def test_there_is_a_vector_for_every_operation_and_every_class_of_failure() -> N
     assert {vector["operation"] for vector in vectors} == set(OPERATIONS)
     assert Counter(vector["outcome"] for vector in vectors) == {
         "accepted": 39,
-        "malformed": 26,
+        "malformed": 28,
         "verification-failed": 24,
         "cannot-open": 2,
     }
