@@ -167,6 +167,10 @@ class Desks:
         while waiting and self.is_sending:
             rest: list[Kept] = []
             for kept in waiting:
+                # A statement follows the one before it, which the relay may take a moment later.
+                if kept.member is None and any(one.member is None for one in rest):
+                    rest.append(kept)
+                    continue
                 try:
                     promise = await self._post(kept)
                     count += 1
