@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check long bench fix test sizes
+.PHONY: help demo check cover long bench fix test sizes
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 8
@@ -23,12 +23,15 @@ help: ## show this list
 demo: .venv/.server ## two cases between four States, on this machine (DEMO_ARGS="--headless --json")
 	$(BIN)/comity demo $(DEMO_ARGS)
 
-check: .venv/.dev ## every check: format, lint, types, import contracts, tests with coverage
+check: .venv/.dev ## every check: format, lint, types, import contracts, tests
 	sh deploy/browser.sh
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest
+
+cover: .venv/.dev ## the tests with coverage, which takes half as long again
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report
 
