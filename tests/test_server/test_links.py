@@ -89,7 +89,12 @@ async def knock(
 
 
 async def is_closed(socket: ClientWebSocketResponse) -> bool:
+    """Whether it is ended; a question that was on its way before is passed over."""
     message = await socket.receive(timeout=20)
+    for _ in range(4):
+        if message.type is not WSMsgType.BINARY:
+            break
+        message = await socket.receive(timeout=20)
     return message.type in {WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.CLOSING}
 
 
